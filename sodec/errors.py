@@ -1,0 +1,59 @@
+"""Every error that sodec raises on purpose, one class per broken rule.
+
+All derive from `SodecError`. Where Python users expect a `ValueError`, an `OSError` or a
+`RuntimeError`, the class is one of those too, so existing handlers keep working.
+"""
+
+from __future__ import annotations
+
+
+class SodecError(Exception):
+    """Base of all errors raised on purpose by sodec."""
+
+
+class UnsupportedPictureError(SodecError, ValueError):
+    """The input is not a picture that sodec can read (format, shape, dtype, NaN, animation)."""
+
+
+class PictureTooLargeError(UnsupportedPictureError):
+    """The picture, or the size that a stream's header claims, exceeds a stated limit."""
+
+
+class CorruptStreamError(SodecError, ValueError):
+    """The bytes are not a valid stream: truncated, altered, or never one."""
+
+
+class NewerFormatError(SodecError, ValueError):
+    """The stream is of a later format version, or carries a critical flag unknown here."""
+
+
+class UnknownModelError(SodecError, ValueError):
+    """No model of this name or fingerprint is installed."""
+
+
+class WeightsError(SodecError, ValueError):
+    """A weights file is missing, incomplete, of another configuration, or breaks a bound."""
+
+
+class InvalidTableError(SodecError, ValueError):
+    """A frequency table breaks a rule of the coder, or an index points outside the tables."""
+
+
+class QualityError(SodecError, ValueError):
+    """The quality is not a number from 1 to 100."""
+
+
+class TargetError(SodecError, ValueError):
+    """A requested size or rate can't be met."""
+
+
+class DeviceError(SodecError, RuntimeError):
+    """The requested device, dtype or kernel can't be served on this machine."""
+
+
+class OutputError(SodecError, OSError):
+    """The output can't be written, or would overwrite a file without being told to."""
+
+
+class TrainingError(SodecError, RuntimeError):
+    """Training can't go on: bad data folder, foreign checkpoint, or a NaN (step and tensor named)."""
