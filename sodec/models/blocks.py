@@ -1,0 +1,112 @@
+"""Building blocks shared by the parts. Tensors are (B, C, H, W) in channels_last memory.
+
+No normalisation layer crosses positions: a tile then decodes as the picture would, and blocks stay
+plain matrix products. Residual branches start small instead (the last convolution's weights x 0.1).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
+    """A convolution that keeps (or, with a stride, divides) the size."""
+    return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2)
+
+
+class ResBlock(nn.Module):
+    """x + conv(silu(conv(silu(x)) + time)): two 3x3 convolutions, optionally shifted by a time embedding."""
+
+    def __init__(self, width: int, time_width: int = 0) -> None:
+        super().__init__()
+        self.conv1 = conv(width, width)
+        self.conv2 = conv(width, width)
+        self.time = nn.Linear(time_width, width) if time_width else None
+        with torch.no_grad():
+            self.conv2.weight.mul_(0.1)
+
+    def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
+        hidden = self.conv1(F.silu(x))
+        if self.time is not None and time is not None:
+            hidden = hidden + self.time(time)[:, :, None, None]
+        return x + self.conv2(F.silu(hidden))
+
+
+class Upsample(nn.Sequential):
+    """Twice the size: a convolution to 4x channels, then a pixel shuffle."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 1) -> None:
+        super().__init__(conv(inputs, 4 * outputs, kernel), nn.PixelShuffle(2))
+
+
+class PixelDecoder(nn.Module):
+    """From features at 1/16 to a picture: residual blocks at 1/16, 1/8 and 1/4, then a shuffle by 4.
+
+    `shift` (B, C) is added to the features behind the first convolution. Returns (B, 3, 16 H, 16 W), about 0..1.
+    """
+
+    def __init__(self, inputs: int, widths: tuple[int, int, int], blocks: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.enter = conv(inputs, widths[0])
+        self.body = nn.Sequential(*(ResBlock(widths[0]) for _ in range(blocks[0])))
+        self.to_8 = Upsample(widths[0], widths[1])
+        self.at_8 = nn.Sequential(*(ResBlock(widths[1]) for _ in range(blocks[1])))
+        self.to_4 = Upsample(widths[1], widths[2])
+        self.at_4 = nn.Sequential(*(ResBlock(widths[2]) for _ in range(blocks[2])))
+        self.leave = conv(widths[2], 48)
+
+    def forward(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
+        x = self.enter(x)
+        if shift is not None:
+            x = x + shift[:, :, None, None]
+        x = self.at_4(self.to_4(self.at_8(self.to_8(self.body(x)))))
+        return F.pixel_shuffle(self.leave(F.silu(x)), 4) + 0.5
+
+
+class CrossAttention(nn.Module):
+    """Pixels ask, tokens answer: x + attention(q = LN(x) + position, k, v = tokens), then a GEGLU feed-forward."""
+
+    def __init__(self, width: int, token_width: int, head: int = 32) -> None:
+        super().__init__()
+        self.heads = max(1, width // head)
+        self.norm = nn.LayerNorm(width)
+        self.q = nn.Linear(width, width)
+        self.kv = nn.Linear(token_width, 2 * width)
+        self.out = nn.Linear(width, width)
+        self.norm_ff = nn.LayerNorm(width)
+        self.ff_in = nn.Linear(width, 4 * width)
+        self.ff_out = nn.Linear(2 * width, width)
+
+    def forward(self, x: Tensor, tokens: Tensor, position: Tensor) -> Tensor:
+        """x (B, C, H, W), tokens (B, T, D), position (H W, C)."""
+        b, c, h, w = x.shape
+        flat = x.flatten(2).transpose(1, 2)
+        q = self.q(self.norm(flat) + position.to(flat.dtype))
+        k, v = self.kv(tokens).chunk(2, -1)
+        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))
+        flat = flat + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        hidden, gate = self.ff_in(self.norm_ff(flat)).chunk(2, -1)
+        flat = flat + self.ff_out(hidden * F.gelu(gate))
+        return flat.transpose(1, 2).unflatten(2, (h, w)).contiguous(memory_format=torch.channels_last)
+
+
+def positions(height: int, width: int, channels: int, spacing: float = 1.0, origin: tuple[float, float] = (0.0, 0.0),
+              device: torch.device | None = None) -> Tensor:  # fmt: skip
+    """Sines and cosines of the cells' centres, (height * width, channels), channels a multiple of 4.
+
+    The unit is one guidance token (32 pixels of the picture): `spacing` is the size of a cell in it, so that
+    features of every level and the tokens speak of the same places. Periods run from 4 to 256 units.
+    """
+    count = channels // 4
+    periods = 4.0 * 64.0 ** (torch.arange(count, device=device) / max(1, count - 1))
+    angles = []
+    for size, start in ((height, origin[0]), (width, origin[1])):
+        centre = (torch.arange(size, device=device) + 0.5) * spacing + start
+        angles.append(2 * math.pi * centre[:, None] / periods)
+    down = angles[0][:, None].expand(-1, width, -1)
+    across = angles[1][None].expand(height, -1, -1)
+    return torch.cat([down.sin(), down.cos(), across.sin(), across.cos()], -1).flatten(0, 1)

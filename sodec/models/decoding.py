@@ -1,0 +1,78 @@
+"""The decoding side before diffusion: transformation T_s, the ViT F and the projection F_p of its tokens."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .blocks import ResBlock, conv, positions
+from .coding import QualityShift, pad_to
+from .config import ModelConfig
+
+
+class Transformation(nn.Module):
+    """T_s: y_hat (B, Cy, h, w) and w (B, Cw, h, w) to the noisy latent l_t (B, Cl, h, w)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.enter = conv(config.y_channels + config.content, config.transform)
+        self.shift = QualityShift(config, config.transform)
+        self.body = nn.Sequential(*(ResBlock(config.transform) for _ in range(config.transform_blocks)))
+        self.leave = conv(config.transform, config.latent)
+
+    def forward(self, y_hat: Tensor, w: Tensor, quality: Tensor) -> Tensor:
+        x = self.enter(torch.cat([y_hat, w.to(y_hat.dtype)], 1)) + self.shift(quality)[:, :, None, None].to(y_hat.dtype)
+        return self.leave(F.silu(self.body(x)))
+
+
+class VisionTransformer(nn.Module):
+    """F: a picture (B, 3, H, W) to tokens (B, T, D), one per 32x32 pixels of it, row by row.
+
+    The picture is halved first; positions are fixed sines and cosines, so any size fits. Pre-norm blocks
+    (Dosovitskiy et al., ICLR 2021).
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.patch = config.vit_patch
+        self.embed = nn.Conv2d(3, config.vit, config.vit_patch, config.vit_patch)
+        self.blocks = nn.ModuleList(TransformerBlock(config.vit) for _ in range(config.vit_depth))
+        self.norm = nn.LayerNorm(config.vit)
+
+    def forward(self, picture: Tensor, origin: tuple[float, float] = (0.0, 0.0)) -> Tensor:
+        x = self.embed(pad_to(F.avg_pool2d(picture - 0.5, 2), self.patch))
+        place = positions(*x.shape[-2:], x.shape[1], origin=origin, device=x.device).to(x.dtype)
+        x = x.flatten(2).transpose(1, 2) + place
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+
+class TransformerBlock(nn.Module):
+    def __init__(self, width: int, head: int = 32) -> None:
+        super().__init__()
+        self.heads = max(1, width // head)
+        self.norm1 = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width)
+        self.ff = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in self.qkv(self.norm1(x)).chunk(3, -1))
+        x = x + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return x + self.ff(self.norm2(x))
+
+
+class Projection(nn.Module):
+    """F_p: ViT tokens (B, T, vit) to guidance tokens (B, T, D)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(config.vit, config.tokens), nn.GELU(), nn.Linear(config.tokens, config.tokens)
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.layers(tokens)

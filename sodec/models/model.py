@@ -1,0 +1,71 @@
+"""The parts joined: what the encoder computes, and what the decoder computes from it.
+
+    y = E(x); z = round(H_a(y)); symbols = round(gain(q) (y - mu(z)))
+    y_hat = symbols / gain(q) + mu(z); x_f = D_a(y_hat); c = F_p(F(x_f)); l_t = T_s(y_hat, H_s(z))
+    l_0 = (l_t - sqrt(1 - a_t) UNet(l_t, t, c)) / sqrt(a_t); x = D_m(l_0)
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .blocks import PixelDecoder
+from .coding import Analysis, HyperAnalysis, HyperSynthesis, QualityGain, QualityShift
+from .config import ModelConfig
+from .decoding import Projection, Transformation, VisionTransformer
+from .scale_network import ScaleNetwork
+from .unet import UNet
+
+
+class FidelityDecoder(nn.Module):
+    """D_a: y_hat (B, Cy, h, w) to the fidelity picture x_f (B, 3, 16 h, 16 w), about 0..1."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.shift = QualityShift(config, config.fidelity[0])
+        self.decoder = PixelDecoder(config.y_channels, config.fidelity, config.fidelity_blocks)
+
+    def forward(self, y_hat: Tensor, quality: Tensor) -> Tensor:
+        return self.decoder(y_hat, self.shift(quality).to(y_hat.dtype))
+
+
+class SodecModel(nn.Module):
+    """Every part of SODEC, of the sizes in `config`. Parts are attributes; training freezes them by name."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.analysis = Analysis(config)
+        self.hyper_analysis = HyperAnalysis(config)
+        self.gain = QualityGain(config)
+        self.mean = HyperSynthesis(config, config.y_channels)
+        self.scale_network = ScaleNetwork(config)
+        self.content = HyperSynthesis(config, config.content)
+        self.fidelity = FidelityDecoder(config)
+        self.vit = VisionTransformer(config)
+        self.projection = Projection(config)
+        self.transform = Transformation(config)
+        self.unet = UNet(config)
+        self.latent_decoder = PixelDecoder(config.latent, config.decoder, config.decoder_blocks)
+        betas = torch.linspace(config.beta_start**0.5, config.beta_end**0.5, 1000, dtype=torch.float64) ** 2
+        self.register_buffer("alphas", torch.cumprod(1 - betas, 0).float(), persistent=False)
+        self.to(memory_format=torch.channels_last)
+
+    def denoise(self, l_t: Tensor, tokens: Tensor, origin: tuple[float, float] = (0.0, 0.0)) -> Tensor:
+        """The one step: l_t (B, Cl, h, w) and tokens (B, T, D) to l_0, in float32."""
+        step = torch.full((len(l_t),), self.config.timestep, device=l_t.device)
+        return self.remove(l_t, self.unet(l_t, step, tokens, origin))
+
+    def remove(self, l_t: Tensor, eps: Tensor) -> Tensor:
+        """l_0 = (l_t - sqrt(1 - a_t) eps) / sqrt(a_t) at the configured t."""
+        a = self.alphas[self.config.timestep]
+        return (l_t.float() - (1 - a).sqrt() * eps) / a.sqrt()
+
+    def guidance(self, fidelity: Tensor, origin: tuple[float, float] = (0.0, 0.0)) -> Tensor:
+        """Guidance tokens of a fidelity picture: (B, T, D)."""
+        return self.projection(self.vit(fidelity.clamp(0, 1), origin))
+
+    def index_offsets(self, quality: Tensor) -> Tensor:
+        """The gain as integer offsets on the scale index, in 1/16: quality (B,) to int32 (B, Cy)."""
+        return torch.round(self.gain(quality) / self.config.scale_step * 16).to(torch.int32)

@@ -1,0 +1,67 @@
+"""The one-step denoiser: a UNet of three levels (1/16, 1/32, 1/64) with guided attention at the lower two."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .blocks import CrossAttention, ResBlock, Upsample, conv, positions
+from .coding import pad_to
+from .config import ModelConfig
+
+TIME_WIDTH = 128
+
+
+class UNet(nn.Module):
+    """Noise in l_t: latent (B, Cl, h, w), timestep (B,), tokens (B, T, D) to eps (B, Cl, h, w) in float32."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        a, b, c = config.unet
+        self.time = nn.Sequential(nn.Linear(TIME_WIDTH, TIME_WIDTH), nn.SiLU(), nn.Linear(TIME_WIDTH, TIME_WIDTH))
+        self.enter = conv(config.latent, a)
+        self.down_16 = ResBlock(a, TIME_WIDTH)
+        self.to_32 = conv(a, b, 3, 2)
+        self.down_32 = ResBlock(b, TIME_WIDTH)
+        self.guide_32 = CrossAttention(b, config.tokens)
+        self.to_64 = conv(b, c, 3, 2)
+        self.middle_in = ResBlock(c, TIME_WIDTH)
+        self.guide_64 = CrossAttention(c, config.tokens)
+        self.middle_out = ResBlock(c, TIME_WIDTH)
+        self.from_64 = Upsample(c, b)
+        self.up_32 = ResBlock(b, TIME_WIDTH)
+        self.guide_up = CrossAttention(b, config.tokens)
+        self.from_32 = Upsample(b, a)
+        self.up_16 = nn.ModuleList(ResBlock(a, TIME_WIDTH) for _ in range(2))
+        self.leave = conv(a, config.latent)
+
+    def forward(self, latent: Tensor, timestep: Tensor, tokens: Tensor, origin: tuple[float, float] = (0, 0)) -> Tensor:
+        """`origin` is the place of the latent's corner in units of a token, as given to the ViT."""
+        height, width = latent.shape[-2:]
+        time = F.silu(self.time(time_embedding(timestep).to(tokens.dtype)))
+        x16 = self.down_16(self.enter(pad_to(latent, 4)), time)
+        x32 = self.down_32(self.to_32(x16), time)
+        here = positions(*x32.shape[-2:], x32.shape[1], 1.0, origin, x32.device)
+        x32 = self.guide_32(x32, tokens, here)
+        x64 = self.middle_in(self.to_64(x32), time)
+        there = positions(*x64.shape[-2:], x64.shape[1], 2.0, origin, x64.device)
+        x64 = self.middle_out(self.guide_64(x64, tokens, there), time)
+        x32 = self.guide_up(self.up_32(x32 + self.from_64(x64), time), tokens, here)
+        x16 = x16 + self.from_32(x32)
+        for block in self.up_16:
+            x16 = block(x16, time)
+        # The one step multiplies what is lost here by 1/sqrt(a_t), so eps is never rounded to 16 bits.
+        with torch.autocast(x16.device.type, enabled=False):
+            eps = F.conv2d(F.silu(x16.float()), self.leave.weight.float(), self.leave.bias.float(), padding=1)
+        return eps[..., :height, :width]
+
+
+def time_embedding(timestep: Tensor) -> Tensor:
+    """Sines and cosines of the timestep, (B, TIME_WIDTH) (Vaswani et al., 2017; periods to 10,000)."""
+    half = TIME_WIDTH // 2
+    frequencies = torch.exp(-math.log(10000.0) * torch.arange(half, device=timestep.device) / half)
+    angles = timestep.float()[:, None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], -1)
