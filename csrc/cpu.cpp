@@ -1,0 +1,103 @@
+#include "cpu.h"
+
+#include <cstdint>
+#include <cstdlib>
+#include <stdexcept>
+
+#ifdef SODEC_X86
+#ifdef _MSC_VER
+#include <immintrin.h>
+#include <intrin.h>
+#else
+#include <cpuid.h>
+#endif
+#endif
+
+namespace sodec {
+namespace {
+
+#ifdef SODEC_X86
+
+struct Registers {
+    uint32_t a, b, c, d;
+};
+
+Registers cpuid(uint32_t leaf, uint32_t subleaf) {
+    Registers r{0, 0, 0, 0};
+#ifdef _MSC_VER
+    int out[4];
+    __cpuidex(out, static_cast<int>(leaf), static_cast<int>(subleaf));
+    r = {static_cast<uint32_t>(out[0]), static_cast<uint32_t>(out[1]), static_cast<uint32_t>(out[2]),
+         static_cast<uint32_t>(out[3])};
+#else
+    __cpuid_count(leaf, subleaf, r.a, r.b, r.c, r.d);
+#endif
+    return r;
+}
+
+uint64_t xcr0() {
+#ifdef _MSC_VER
+    return _xgetbv(0);
+#else
+    uint32_t low, high;
+    // Spelt as an instruction, because the intrinsic needs -mxsave and this file is baseline code.
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (static_cast<uint64_t>(high) << 32) | low;
+#endif
+}
+
+constexpr bool bit(uint64_t value, int n) { return (value >> n) & 1; }
+
+std::vector<Isa> detect() {
+    std::vector<Isa> found{Isa::portable};
+    if (cpuid(0, 0).a < 7) return found;
+    const Registers one = cpuid(1, 0);
+    if (!bit(one.c, 27)) return found;  // OSXSAVE: without it xgetbv is illegal
+    // A processor may have vectors that the operating system does not save: XCR0 says which it does.
+    const uint64_t saved = xcr0();
+    const bool ymm_saved = (saved & 0x6) == 0x6;
+    const bool zmm_saved = (saved & 0xE6) == 0xE6;
+    const Registers seven = cpuid(7, 0);
+    const bool avx2 = bit(one.c, 28) && bit(seven.b, 5);
+    if (!ymm_saved || !avx2) return found;
+    found.push_back(Isa::avx2);
+    const bool avx512 = bit(seven.b, 16) && bit(seven.b, 17) && bit(seven.b, 30) && bit(seven.b, 31);  // F DQ BW VL
+    const bool vnni = bit(seven.c, 11);
+    if (zmm_saved && avx512 && vnni) found.push_back(Isa::avx512vnni);
+    return found;
+}
+
+#else
+
+std::vector<Isa> detect() { return {Isa::portable}; }
+
+#endif
+
+}  // namespace
+
+const char* name_of(Isa isa) {
+    switch (isa) {
+        case Isa::avx2: return "avx2";
+        case Isa::avx512vnni: return "avx512vnni";
+        default: return "portable";
+    }
+}
+
+const std::vector<Isa>& supported() {
+    static const std::vector<Isa> found = detect();
+    return found;
+}
+
+Isa chosen() {
+    const char* forced = std::getenv("SODEC_CPU");
+    if (forced == nullptr || *forced == '\0') return supported().back();
+    const std::string name(forced);
+    std::string names;
+    for (Isa isa : supported()) {
+        if (name == name_of(isa)) return isa;
+        names += names.empty() ? name_of(isa) : std::string(", ") + name_of(isa);
+    }
+    throw std::runtime_error("SODEC_CPU=" + name + " can't be served here; this build and processor have: " + names);
+}
+
+}  // namespace sodec

@@ -1,0 +1,13 @@
+// sodec._native: one register_<topic> per topic, each in a file of its own.
+#include <pybind11/pybind11.h>
+
+namespace py = pybind11;
+
+namespace sodec {
+void register_cpu(py::module_& module);
+}
+
+PYBIND11_MODULE(_native, module, py::mod_gil_not_used()) {
+    module.doc() = "The native part of sodec: entropy coder, integer scale network, processor features.";
+    sodec::register_cpu(module);
+}
