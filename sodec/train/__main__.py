@@ -1,0 +1,41 @@
+"""`python -m sodec.train STAGE --data FOLDER --out FOLDER --steps N`: one stage of training, or a piece of it."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+import torch
+
+from .run import CONFIGS, train
+from .stages import STAGES
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parses the command line and trains."""
+    parser = argparse.ArgumentParser("sodec train", description=__doc__)
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("--data", type=Path, required=True, help="folder of pictures, or of tar shards of them")
+    parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints and logs")
+    parser.add_argument("--cache", type=Path, help="folder of the decoded pixels (default: OUT/pixels)")
+    parser.add_argument("--model", choices=CONFIGS, default="lite")
+    parser.add_argument("--start", type=Path, nargs="*", default=(), help="checkpoints of earlier stages")
+    parser.add_argument("--steps", type=int, help="length of the stage in steps ...")
+    parser.add_argument("--minutes", type=float, help="... or in minutes of this machine")
+    parser.add_argument("--piece-minutes", type=float, default=math.inf, help="stop early; the same command goes on")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--size", type=int, default=128, help="side of a crop in pixels")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--exclude", nargs="*", default=(), help="names of pictures to leave out")
+    parser.add_argument("--threads", type=int)
+    options = vars(parser.parse_args(arguments))
+    if threads := options.pop("threads"):
+        torch.set_num_threads(threads)
+    options["cache"] = options["cache"] or options["out"] / "pixels"
+    options |= {"start": tuple(options["start"]), "exclude": frozenset(options["exclude"])}
+    print(train(options.pop("stage"), options.pop("data"), options.pop("cache"), options.pop("out"), **options))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+"""The learned perceptual term: ST-LPIPS with VGG features. AlexNet's variant is kept for judging, never trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def make_perceptual(crops: int = 2, size: int = 96) -> Callable[[Tensor, Tensor], Tensor]:
+    """Shift-tolerant LPIPS (Ghildyal and Liu, ECCV 2022) of the first `crops` pictures' corners: a scalar.
+
+    A few small crops, because one evaluation costs as much as the codec's own step.
+    """
+    from stlpips_pytorch import stlpips
+
+    network = stlpips.LPIPS(net="vgg", variant="shift_tolerant", verbose=False).eval().requires_grad_(False)
+
+    def distance(x: Tensor, target: Tensor) -> Tensor:
+        top, left = (int(torch.randint(0, side - size + 1, ())) for side in x.shape[-2:])
+        a, b = (picture[:crops, :, top : top + size, left : left + size].float() * 2 - 1 for picture in (x, target))
+        with torch.autocast(x.device.type, dtype=torch.bfloat16):
+            return network(a, b).float().mean()
+
+    return distance

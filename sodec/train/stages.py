@@ -1,0 +1,139 @@
+"""The stages in the paper's order, each a function: what is penalised; beside it: what is trained.
+
+Every loss is divided by sqrt(lambda / LAMBDA_MIDDLE), so that all qualities push equally hard.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .losses import LAMBDA_HIGH, LAMBDA_LOW, lambdas, squared_error, structure
+from .parts import Parts
+
+LAMBDA_MIDDLE = math.sqrt(LAMBDA_LOW * LAMBDA_HIGH)
+STRUCTURE = 0.15  # weight of the structure term of the final picture
+PERCEPTUAL = 0.5  # weight of ST-LPIPS, on the steps that have it
+PERCEPTUAL_EVERY = 4
+
+Perceptual = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass
+class Batch:
+    """What a loss reads: pictures (B, 3, H, W) in 0..1, quality (B,), and the perceptual term where it is due."""
+
+    x: Tensor
+    quality: Tensor
+    perceptual: Perceptual | None
+
+
+@dataclass(frozen=True)
+class Stage:
+    loss: Callable[[Parts, Batch], tuple[Tensor, dict[str, Tensor]]]
+    trains: tuple[str, ...]
+    learning_rate: float
+    final: float  # of the learning rate, at the end of the cosine
+    lowest: tuple[float, float] = (1.0, 1.0)  # lowest quality drawn at the start and from half of the stage on
+    perceptual: bool = False
+
+
+def autoencoder(parts: Parts, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """Stage 0: E_m and D_m; a little noise and a pull to zero keep the latent smooth, near unit variance."""
+    latent = parts.latent_encoder(batch.x).float()
+    x = parts.model.latent_decoder(latent + 0.1 * torch.randn_like(latent))
+    error = squared_error(x, batch.x)
+    loss = LAMBDA_MIDDLE * error.mean() + 0.005 * latent.square().mean()
+    loss = loss + _perception(x, batch)
+    return loss, {"mse": error.mean(), "latent": latent.std()}
+
+
+def denoiser(parts: Parts, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """Stage 0: the noise of a noisy latent at every t, guided by tokens of the original picture."""
+    model = parts.model
+    with torch.no_grad():
+        latent = parts.latent_encoder(batch.x).float()
+    step = torch.randint(0, len(model.alphas), (len(latent),))
+    a = model.alphas[step][:, None, None, None]
+    noise = torch.randn_like(latent)
+    origin = _origin()
+    tokens = model.guidance(batch.x, origin)
+    eps = model.unet(a.sqrt() * latent + (1 - a).sqrt() * noise, step, tokens, origin)
+    loss = F.mse_loss(eps, noise)
+    return loss, {"eps": loss}
+
+
+def compression(parts: Parts, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """Stage 1: rate and the fidelity picture's error."""
+    coded = parts.code(batch.x, batch.quality)
+    error = squared_error(parts.model.fidelity(coded.y_hat, batch.quality), batch.x)
+    weight = lambdas(batch.quality)
+    loss = ((coded.bpp + weight * error) * _balance(weight)).mean()
+    return loss, {"bpp": coded.bpp.mean(), "mse_f": error.mean()}
+
+
+def warm_up(parts: Parts, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """Stage 2: the diffusion branch learns to turn the frozen coded latent into E_m's latent, and that to a picture."""
+    with torch.no_grad():
+        coded = parts.code(batch.x, batch.quality)
+        fidelity = parts.model.fidelity(coded.y_hat, batch.quality).float()
+        latent = parts.latent_encoder(batch.x).float()
+    x, clean = _diffuse(parts, coded.y_hat, coded.z_hat, fidelity, batch.quality)
+    error = squared_error(x, batch.x)
+    weight = lambdas(batch.quality)
+    loss = (weight * error * _balance(weight)).mean() + _perception(x, batch) + 0.05 * F.mse_loss(clean, latent)
+    return loss, {"mse": error.mean(), "mse_f": squared_error(fidelity, batch.x).mean()}
+
+
+def annealing(parts: Parts, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """Stage 3: rate, both pictures' errors and perception, together; the range of qualities widens downwards."""
+    coded = parts.code(batch.x, batch.quality)
+    fidelity = parts.model.fidelity(coded.y_hat, batch.quality).float()
+    x, _ = _diffuse(parts, coded.y_hat, coded.z_hat, fidelity, batch.quality)
+    error, error_f = squared_error(x, batch.x), squared_error(fidelity, batch.x)
+    weight = lambdas(batch.quality)
+    distortion = weight * (0.75 * error + 0.25 * error_f)
+    loss = ((coded.bpp + distortion) * _balance(weight)).mean() + _perception(x, batch)
+    return loss, {"bpp": coded.bpp.mean(), "mse": error.mean(), "mse_f": error_f.mean()}
+
+
+CODING = ("analysis", "hyper_analysis", "gain", "mean", "scale_network", "prior", "fidelity")
+DIFFUSION = ("content", "transform", "projection", "unet")
+
+STAGES: dict[str, Stage] = {
+    "autoencoder": Stage(autoencoder, ("latent_encoder", "latent_decoder"), 1e-3, 0.1),
+    "denoiser": Stage(denoiser, ("vit", "projection", "unet"), 6e-4, 0.1),
+    "compression": Stage(compression, CODING, 1e-3, 0.2, (40.0, 40.0)),
+    "warm-up": Stage(warm_up, DIFFUSION, 6e-4, 0.5, (40.0, 40.0)),
+    "annealing": Stage(annealing, CODING + DIFFUSION, 5e-4, 0.6, (40.0, 1.0)),
+    # D_m is frozen until here: minutes of training made it, so it still gains from the latents it will see
+    "finish": Stage(annealing, CODING + DIFFUSION + ("latent_decoder",), 4e-4, 0.0, perceptual=True),
+}
+
+
+def _diffuse(parts: Parts, y_hat: Tensor, z_hat: Tensor, fidelity: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
+    model, origin = parts.model, _origin()
+    tokens = model.guidance(fidelity, origin)
+    content = model.content(z_hat)[..., : y_hat.shape[-2], : y_hat.shape[-1]]
+    clean = model.denoise(model.transform(y_hat, content, quality), tokens, origin)
+    return model.latent_decoder(clean), clean
+
+
+def _origin() -> tuple[float, float]:
+    """Where the crop lies in a larger picture, in tokens: positions of pictures to about 1,280 pixels are seen."""
+    down, across = torch.randint(0, 37, (2,)).tolist()
+    return float(down), float(across)
+
+
+def _balance(weight: Tensor) -> Tensor:
+    return (LAMBDA_MIDDLE / weight).sqrt()
+
+
+def _perception(x: Tensor, batch: Batch) -> Tensor:
+    loss = STRUCTURE * structure(x, batch.x).mean()
+    return loss if batch.perceptual is None else loss + PERCEPTUAL * batch.perceptual(x, batch.x)
