@@ -2,7 +2,8 @@
 
 #include <cstdint>
 #include <cstdlib>
-#include <stdexcept>
+
+#include "errors.h"
 
 #ifdef SODEC_X86
 #ifdef _MSC_VER
@@ -48,8 +49,8 @@ uint64_t xcr0() {
 
 constexpr bool bit(uint64_t value, int n) { return (value >> n) & 1; }
 
-std::vector<Isa> detect() {
-    std::vector<Isa> found{Isa::portable};
+Processor detect() {
+    Processor found{{Isa::portable}, false};
     if (cpuid(0, 0).a < 7) return found;
     const Registers one = cpuid(1, 0);
     if (!bit(one.c, 27)) return found;  // OSXSAVE: without it xgetbv is illegal
@@ -60,16 +61,20 @@ std::vector<Isa> detect() {
     const Registers seven = cpuid(7, 0);
     const bool avx2 = bit(one.c, 28) && bit(seven.b, 5);
     if (!ymm_saved || !avx2) return found;
-    found.push_back(Isa::avx2);
+    found.supported.push_back(Isa::avx2);
     const bool avx512 = bit(seven.b, 16) && bit(seven.b, 17) && bit(seven.b, 30) && bit(seven.b, 31);  // F DQ BW VL
     const bool vnni = bit(seven.c, 11);
-    if (zmm_saved && avx512 && vnni) found.push_back(Isa::avx512vnni);
+    if (zmm_saved && avx512 && vnni) found.supported.push_back(Isa::avx512vnni);
+    const bool tiles_saved = (saved & 0x60000) == 0x60000;
+    const bool avx512_bf16 = seven.a >= 1 && bit(cpuid(7, 1).a, 5);  // leaf 7 says in EAX how many subleaves it has
+    const bool amx_bf16 = bit(seven.d, 22);
+    found.bfloat16 = (zmm_saved && avx512 && avx512_bf16) || (tiles_saved && amx_bf16);
     return found;
 }
 
 #else
 
-std::vector<Isa> detect() { return {Isa::portable}; }
+Processor detect() { return {{Isa::portable}, false}; }
 
 #endif
 
@@ -83,21 +88,21 @@ const char* name_of(Isa isa) {
     }
 }
 
-const std::vector<Isa>& supported() {
-    static const std::vector<Isa> found = detect();
+const Processor& processor() {
+    static const Processor found = detect();
     return found;
 }
 
 Isa chosen() {
     const char* forced = std::getenv("SODEC_CPU");
-    if (forced == nullptr || *forced == '\0') return supported().back();
+    if (forced == nullptr || *forced == '\0') return processor().supported.back();
     const std::string name(forced);
     std::string names;
-    for (Isa isa : supported()) {
+    for (Isa isa : processor().supported) {
         if (name == name_of(isa)) return isa;
         names += names.empty() ? name_of(isa) : std::string(", ") + name_of(isa);
     }
-    throw std::runtime_error("SODEC_CPU=" + name + " can't be served here; this build and processor have: " + names);
+    throw DeviceFailure("SODEC_CPU=" + name + " can't be served here; this build and processor have: " + names);
 }
 
 }  // namespace sodec

@@ -12,14 +12,16 @@ void register_cpu(py::module_& module) {
         "cpu",
         []() {
             py::list names;
-            for (Isa isa : supported()) names.append(name_of(isa));
+            for (Isa isa : processor().supported) names.append(name_of(isa));
             py::dict answer;
             answer["chosen"] = name_of(chosen());
             answer["supported"] = names;
+            answer["bfloat16"] = processor().bfloat16;
             return answer;
         },
-        "The instruction set in use and those that could be: {'chosen': name, 'supported': [names]}.\n\n"
-        "The environment variable SODEC_CPU forces one by name; RuntimeError where it can't be served.");
+        "The instruction set in use, those that could be, and whether bf16 is multiplied natively:\n"
+        "{'chosen': name, 'supported': [names], 'bfloat16': bool}.\n\n"
+        "The environment variable SODEC_CPU forces one by name; DeviceError where it can't be served.");
 }
 
 }  // namespace sodec

@@ -1,0 +1,25 @@
+// Failures with a class of their own in sodec/errors.py; register_errors.cpp turns one into the other.
+#pragma once
+
+#include <stdexcept>
+#include <string>
+
+namespace sodec {
+
+struct CorruptStream : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+struct InvalidTable : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+struct InvalidWeights : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+struct DeviceFailure : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+}  // namespace sodec

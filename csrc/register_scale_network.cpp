@@ -1,0 +1,105 @@
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "errors.h"
+#include "scale_network/network.h"
+
+namespace py = pybind11;
+
+namespace sodec {
+namespace {
+
+template <class T>
+using Array = py::array_t<T, py::array::c_style>;
+
+// Exact types only: a silent cast of weights would be a silent change of the format.
+template <class T>
+Array<T> exact(const py::handle& value, int dimensions, size_t layer, const char* name) {
+    if (!py::isinstance<Array<T>>(value) || py::reinterpret_borrow<py::array>(value).ndim() != dimensions) {
+        throw InvalidWeights("scale network, layer " + std::to_string(layer) + ": " + name + " is not a contiguous " +
+                             std::to_string(dimensions) + "-D array of " + std::string(py::str(py::dtype::of<T>())));
+    }
+    return py::reinterpret_borrow<Array<T>>(value);
+}
+
+int integer(const py::handle& value, size_t layer, const char* name) {
+    try {
+        return py::cast<int>(value);
+    } catch (const py::cast_error&) {
+        throw InvalidWeights("scale network, layer " + std::to_string(layer) + ": " + name + " is not an integer");
+    }
+}
+
+template <class T>
+std::vector<T> values(const Array<T>& array) {
+    return {array.data(), array.data() + array.size()};
+}
+
+ScaleNetwork make(const py::sequence& layers) {
+    std::vector<ScaleLayer> native;
+    for (size_t number = 0; number < layers.size(); ++number) {
+        const py::object item = layers[number];
+        if (!py::isinstance<py::tuple>(item) || py::len(item) != 5) {
+            throw InvalidWeights("scale network, layer " + std::to_string(number) +
+                                 " is not a tuple of weights, bias, multiplier, shift, upsample");
+        }
+        const auto layer = py::reinterpret_borrow<py::tuple>(item);
+        const auto weights = exact<int8_t>(layer[0], 4, number, "weights");
+        if (weights.shape(1) != weights.shape(2) || weights.shape(0) > INT16_MAX || weights.shape(1) > 3 ||
+            weights.shape(3) > INT16_MAX) {
+            throw InvalidWeights("scale network, layer " + std::to_string(number) +
+                                 ": weights are not of the shape (out, k, k, in)");
+        }
+        native.push_back({static_cast<int>(weights.shape(0)), static_cast<int>(weights.shape(3)),
+                          static_cast<int>(weights.shape(1)), values(weights),
+                          values(exact<int32_t>(layer[1], 1, number, "bias")),
+                          values(exact<int32_t>(layer[2], 1, number, "multiplier")), integer(layer[3], number, "shift"),
+                          integer(layer[4], number, "upsample")});
+    }
+    return ScaleNetwork(native, chosen());
+}
+
+// Any layout, but the very type.
+template <class T>
+Array<T> argument(const py::array& value, const char* name) {
+    if (!py::isinstance<py::array_t<T>>(value)) {
+        throw py::type_error(std::string(name) + " is " + std::string(py::str(value.dtype())) + ", not " +
+                             std::string(py::str(py::dtype::of<T>())));
+    }
+    return Array<T>(value);
+}
+
+Array<uint8_t> indexes(const ScaleNetwork& network, const py::array& any_z, const py::array& any_offset) {
+    const auto z = argument<int16_t>(any_z, "z");
+    const auto offset = argument<int32_t>(any_offset, "offset");
+    if (z.ndim() != 3 || z.shape(2) != network.inputs()) {
+        throw std::invalid_argument("z is not of the shape (h, w, " + std::to_string(network.inputs()) + ")");
+    }
+    if (offset.ndim() != 1 || offset.shape(0) != network.outputs()) {
+        throw std::invalid_argument("offset is not of the shape (" + std::to_string(network.outputs()) + ",)");
+    }
+    if (z.shape(0) > 1 << 20 || z.shape(1) > 1 << 20) throw std::invalid_argument("z is larger than 2^20 on a side");
+    Array<uint8_t> out({z.shape(0) * network.upsample(), z.shape(1) * network.upsample(),
+                        static_cast<py::ssize_t>(network.outputs())});
+    uint8_t* to = out.mutable_data();
+    {
+        const py::gil_scoped_release release;
+        network.indexes(z.data(), static_cast<size_t>(z.shape(0)), static_cast<size_t>(z.shape(1)), offset.data(), to);
+    }
+    return out;
+}
+
+}  // namespace
+
+void register_scale_network(py::module_& module) {
+    py::class_<ScaleNetwork>(module, "ScaleNetwork")
+        .def(py::init(&make), py::arg("layers"))
+        .def("indexes", &indexes, py::arg("z"), py::arg("offset"))
+        .def_property_readonly("cpu", [](const ScaleNetwork& self) { return name_of(self.isa()); });
+}
+
+}  // namespace sodec

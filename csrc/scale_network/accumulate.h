@@ -1,0 +1,30 @@
+// The one step of the scale network that has a version per instruction set: exact int32 sums of products.
+//
+// Plain data only, because the files behind it are compiled with instruction-set flags: a template or inline function
+// of theirs could otherwise be the one that the linker keeps for everybody.
+#pragma once
+
+#include <stdint.h>
+
+namespace sodec {
+
+// One row of output pixels: sums[p * outputs + o] = bias[o] + sum over taps t, inputs i of w[t][i][o] * a[t][p][i].
+struct AccumulateRow {
+    const void* rows[3];  // padded activations, at the first pixel of each row of taps
+    int taps;             // k, 1 or 3: k rows of k taps
+    int inputs;           // per pixel, a multiple of 4
+    int outputs;          // a multiple of kOutputBlock
+    int pixels;
+    const void* weights;  // [k * k][inputs / group][outputs][group]
+    const int32_t* bias;  // [outputs]
+    int32_t* sums;        // [pixels][outputs]
+};
+
+constexpr int kOutputBlock = 16;
+
+// group and element type of activations and weights: pairs are uint16 and int16, quads uint8 and int8.
+void accumulate_row_portable(const AccumulateRow* row);    // pairs
+void accumulate_row_avx2(const AccumulateRow* row);        // pairs
+void accumulate_row_avx512vnni(const AccumulateRow* row);  // quads
+
+}  // namespace sodec

@@ -1,0 +1,26 @@
+#include "accumulate.h"
+
+namespace sodec {
+
+void accumulate_row_portable(const AccumulateRow* row) {
+    const int16_t* weights = static_cast<const int16_t*>(row->weights);
+    for (int p = 0; p < row->pixels; ++p) {
+        int32_t* const sums = row->sums + static_cast<int64_t>(p) * row->outputs;
+        for (int block = 0; block < row->outputs; block += kOutputBlock) {
+            int32_t sum[kOutputBlock];
+            for (int o = 0; o < kOutputBlock; ++o) sum[o] = row->bias[block + o];
+            const int16_t* w = weights + 2 * block;
+            for (int ky = 0; ky < row->taps; ++ky) {
+                // The k taps of a row are neighbours in memory, so they read as one run of k * inputs activations.
+                const uint16_t* a = static_cast<const uint16_t*>(row->rows[ky]) + static_cast<int64_t>(p) * row->inputs;
+                for (int i = 0; i < row->taps * row->inputs; i += 2, w += 2 * row->outputs) {
+                    const int32_t first = a[i], second = a[i + 1];
+                    for (int o = 0; o < kOutputBlock; ++o) sum[o] += first * w[2 * o] + second * w[2 * o + 1];
+                }
+            }
+            for (int o = 0; o < kOutputBlock; ++o) sums[block + o] = sum[o];
+        }
+    }
+}
+
+}  // namespace sodec
