@@ -1,0 +1,77 @@
+"""The native module. Use `sodec.entropy` for the coder: it checks what this one takes on trust."""
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+class _Cpu(TypedDict):
+    chosen: str
+    supported: list[str]
+    bfloat16: bool
+
+def cpu() -> _Cpu:
+    """The instruction set in use, those that could be, and whether bf16 is multiplied natively.
+
+    The environment variable SODEC_CPU forces one by name; `DeviceError` where it can't be served.
+    """
+
+class Tables:
+    """Frequency tables, checked once and never changed; `InvalidTableError` names the table and its fault.
+
+    `cumulative` (int32) holds, table after table, 0 < c1 < ... < 2^precision; table t is `offsets[t]` to
+    `offsets[t + 1]` of it. Its symbol s stands for the value `minimums[t]` + s; the last one is the escape.
+    These four, stored, make the same tables again.
+    """
+
+    def __init__(
+        self,
+        cumulative: npt.NDArray[np.int32],
+        offsets: npt.NDArray[np.int32],
+        minimums: npt.NDArray[np.int32],
+        precision: int,
+    ) -> None: ...
+    @property
+    def cumulative(self) -> npt.NDArray[np.int32]: ...
+    @property
+    def offsets(self) -> npt.NDArray[np.int32]: ...
+    @property
+    def minimums(self) -> npt.NDArray[np.int32]: ...
+    @property
+    def precision(self) -> int: ...
+    @property
+    def count(self) -> int: ...
+
+class Decoder:
+    """See `sodec.entropy.Decoder`."""
+
+    def __init__(self, data: bytes | bytearray | memoryview) -> None: ...
+    def read(self, indexes: npt.NDArray[np.uint8], tables: Tables) -> npt.NDArray[np.int16]: ...
+    def finish(self) -> None: ...
+    @property
+    def position(self) -> int: ...
+
+def encode(
+    sections: Sequence[tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8], Tables]], lanes: int = 0
+) -> bytes: ...
+def payload_info(data: bytes | bytearray | memoryview) -> tuple[int, int, int]:
+    """Lanes, precision, and the bytes before the words: the header byte and the lane states."""
+
+class ScaleNetwork:
+    """The integer network that turns z into the scale index of every y, identical on every machine.
+
+    Each layer is (weights int8 (out, k, k, in), bias int32 (out,), multiplier int32 (out,), shift, upsample);
+    `WeightsError` names the layer that breaks a rule or whose sums could leave 32 bits. FORMAT.md has the arithmetic.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[tuple[npt.NDArray[np.int8], npt.NDArray[np.int32], npt.NDArray[np.int32], int, int]],
+    ) -> None: ...
+    def indexes(self, z: npt.NDArray[np.int16], offset: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
+        """z (h, w, inputs) and the quality's offset (outputs,), in 1/16 index, to indexes (u h, u w, outputs)."""
+
+    @property
+    def cpu(self) -> str:
+        """The instruction set that this network runs on."""
