@@ -6,6 +6,7 @@ Reflected polynomial 0x82F63B78, initial value and final exclusive-or 0xFFFFFFFF
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 POLYNOMIAL = 0x82F63B78
 
@@ -42,7 +43,7 @@ def _loop(data: bytes | bytearray | memoryview, register: int) -> int:
     return register
 
 
-def _many_rows(data: np.ndarray, register: int) -> tuple[int, int]:
+def _many_rows(data: npt.NDArray[np.uint8], register: int) -> tuple[int, int]:
     """The register after the longest prefix that forms a square of bytes, and that prefix's length.
 
     The register is linear in the bytes over GF(2). Each row is run from zero, all rows at once, a column at a

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from .checksum import crc32c
 from .errors import CorruptStreamError, NewerFormatError, PictureTooLargeError, QualityError
@@ -51,7 +52,7 @@ class Stream:
     payloads: tuple[bytes, ...]
     grey: bool = False
     tile_log2: int = TILE_LOG2
-    alpha: np.ndarray | None = None  # (height, width) uint8
+    alpha: npt.NDArray[np.uint8] | None = None  # (height, width) uint8
 
     @property
     def tiles(self) -> tuple[int, int]:
@@ -327,7 +328,7 @@ def _checked_body(cursor: _Cursor, length: int, check: bytes | None, what: str) 
     return body
 
 
-def _pack_alpha(alpha: np.ndarray) -> bytes:
+def _pack_alpha(alpha: npt.NDArray[np.uint8]) -> bytes:
     if (alpha == alpha.flat[0]).all():
         return bytes([ALPHA_CONSTANT, alpha.flat[0]])
     rows = alpha.copy()
@@ -335,7 +336,7 @@ def _pack_alpha(alpha: np.ndarray) -> bytes:
     return bytes([ALPHA_DEFLATED]) + zlib.compress(rows.tobytes(), 9)
 
 
-def _unpack_alpha(body: bytes, width: int, height: int) -> np.ndarray:
+def _unpack_alpha(body: bytes, width: int, height: int) -> npt.NDArray[np.uint8]:
     if body[0] == ALPHA_CONSTANT:
         if len(body) != 2:
             raise CorruptStreamError(f"a constant alpha section has 2 bytes, not {len(body)}")
