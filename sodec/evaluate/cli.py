@@ -1,0 +1,138 @@
+"""`sodec eval`. Heavy imports wait until the command runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from .parts import Part
+    from .run import Evaluation
+
+
+def _listed(of: type[float] | type[str], choices: Sequence[str] = ()) -> Callable[..., list[Any]]:
+    """A callback for values with commas between them."""
+
+    def parse(context: click.Context, option: click.Parameter, value: str) -> list[Any]:
+        try:
+            values = [of(part.strip()) for part in value.split(",") if part.strip()]
+        except ValueError:
+            raise click.BadParameter(f"{value!r} is not a list of numbers") from None
+        for one in values:
+            if choices and one not in choices:
+                raise click.BadParameter(f"{one!r} is none of {', '.join(choices)}")
+        return values
+
+    return parse
+
+
+@click.command("eval")
+@click.argument("pictures", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--model", default="lite", show_default=True, help='Name of a bundled model; "none" for the rest alone.')
+@click.option("--weights", type=click.Path(path_type=Path), help="A folder of weights instead of the bundled ones.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, ...")
+@click.option("--fidelity", is_flag=True, help="Also sodec's fidelity picture, as a codec of its own.")
+@click.option("--against", default="avif,webp,jpeg", show_default=True, callback=_listed(str),
+              help="Codecs to compare with: avif, webp, jpeg, jxl, heic.")  # fmt: skip
+@click.option("--reuse", type=click.Path(path_type=Path, dir_okay=False, exists=True),
+              help="rows.json of an earlier run: its codecs are compared with without being run again.")  # fmt: skip
+@click.option("--qualities", default="1,10,25,40,55,70,85,100", show_default=True, callback=_listed(float),
+              help="sodec's, 1 to 100.")  # fmt: skip
+@click.option("--metrics", default="psnr,ms_ssim,st_lpips,grid", show_default=True,
+              callback=_listed(str, ("psnr", "ms_ssim", "st_lpips", "grid")))  # fmt: skip
+@click.option("--parts", is_flag=True, help="Also the table of what each part of sodec's decoder is worth.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False),
+              help="Folder for rows.json, report.md, curves and the contact sheet.")  # fmt: skip
+@click.option("--sheet", "sheet_pictures", default=4, show_default=True, type=click.IntRange(0),
+              help="Pictures on the contact sheet, the first ones.")  # fmt: skip
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(1), help="Of each codec that can be told.")
+def eval_command(
+    pictures: tuple[Path, ...],
+    model: str,
+    weights: Path | None,
+    device: str,
+    fidelity: bool,
+    against: list[str],
+    reuse: Path | None,
+    qualities: list[float],
+    metrics: list[str],
+    parts: bool,
+    out: Path | None,
+    sheet_pictures: int,
+    threads: int,
+) -> None:
+    """Measure sodec and other codecs on PICTURES (files or folders): bytes, bpp, metrics, times, BD-rate.
+
+    \b
+      sodec eval kodak --against avif,webp,jxl --out report
+      sodec eval kodak --weights run/export --reuse report/rows.json --parts --out new
+    """
+    import torch
+
+    from ..errors import UnknownModelError
+    from . import codecs, report, run
+    from .metrics import available
+
+    torch.set_num_threads(threads)
+    if out is not None:
+        report.prepare(out)
+    paths = run.find_pictures(pictures)
+    chosen, left_out = available(metrics)
+    rivals, missing = codecs.rivals(against, threads)
+    ours: list[codecs.ImageCodec] = []
+    if model != "none":
+        for mode in ("full", "fidelity")[: 1 + fidelity]:
+            ours.append(codecs.SodecCodec(qualities, model=model, weights=weights, device=device, mode=mode))
+    known = _codecs(reuse)
+    tested = [*ours, *(rival for rival in rivals if rival.name not in known)]
+    left_out |= missing
+    if not tested:
+        raise UnknownModelError(f"no codec to evaluate{''.join(f'; {name}: {why}' for name, why in left_out.items())}")
+    result = run.evaluate(tested, paths, chosen)
+    result.left_out = left_out
+    if reuse is not None:
+        _add(result, reuse)
+    skipped = set(result.skipped)
+    usable = [path for path in paths if str(path) not in skipped]
+    table = _parts(ours[0], usable, chosen, qualities) if parts and ours else []
+    text = report.text(result, table)
+    click.echo(text, nl=False)
+    if out is None:
+        return
+    files = report.write(out, result, text)
+    if ours and sheet_pictures:
+        files.append(report.write_sheet(out, usable[:sheet_pictures], ours[0], rivals, (0.05, 0.1, 0.2)))
+    click.echo(f"\nwritten: {', '.join(map(str, files))}")
+
+
+def _codecs(reuse: Path | None) -> set[str]:
+    """Names of the codecs in an earlier run's rows, but for sodec itself."""
+    if reuse is None:
+        return set()
+    from .run import read_json
+
+    return {row.codec for row in read_json(reuse).rows if not row.codec.startswith("sodec")}
+
+
+def _add(result: Evaluation, reuse: Path) -> None:
+    """Rows of an earlier run for the pictures of this one; pictures that it lacks are said to be missing."""
+    from .run import read_json
+
+    names = {row.picture for row in result.rows}
+    earlier = [row for row in read_json(reuse).rows if row.picture in names and not row.codec.startswith("sodec")]
+    lacking = names - {row.picture for row in earlier}
+    if lacking:
+        result.left_out[str(reuse)] = f"{len(lacking)} pictures are not in it: {', '.join(sorted(lacking))}"
+    result.rows += earlier
+
+
+def _parts(codec: Any, paths: Sequence[Path], metrics: Sequence[Any], qualities: Sequence[float]) -> list[Part]:
+    """The table at the lowest, the middle and the highest of the qualities."""
+    from .parts import evaluate_parts
+    from .run import read_picture
+
+    three = sorted({min(qualities), sorted(qualities)[len(qualities) // 2], max(qualities)})
+    return evaluate_parts(codec.codec, {str(path): read_picture(path) for path in paths}, metrics, three)

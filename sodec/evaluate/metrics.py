@@ -1,0 +1,180 @@
+"""How far a decoded picture is from its original. Pictures are uint8 (H, W, 3), sRGB, of equal size.
+
+A metric is left out, by name and with the reason, where its package is missing; none stands in for another.
+A metric of a picture too small for it is None, and means are taken over the pictures that have it.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import UnsupportedPictureError
+from .optional import MissingPackageError, require
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Array = npt.NDArray[np.uint8]
+
+# Five scales of an 11-pixel window: the smallest scale is 1/16 of the picture.
+MS_SSIM_SMALLEST = 161
+# AlexNet's pooling leaves nothing of a smaller picture.
+ST_LPIPS_SMALLEST = 64
+GRID_PERIOD = 4
+
+
+def psnr(original: Array, decoded: Array) -> float:
+    """Peak signal-to-noise ratio in dB over all pixels and channels; infinite where the pictures are equal."""
+    _check(original, decoded)
+    error = np.mean((original.astype(np.float64) - decoded) ** 2)
+    return math.inf if error == 0 else float(10 * np.log10(255**2 / error))
+
+
+def ms_ssim(original: Array, decoded: Array) -> float | None:
+    """Multi-scale SSIM (Wang, Simoncelli and Bovik 2003) by pytorch-msssim: five scales, mean over R, G and B.
+
+    None where the short side is below 161 pixels, too small for five scales.
+    """
+    _check(original, decoded)
+    if min(original.shape[:2]) < MS_SSIM_SMALLEST:
+        return None
+    import torch
+
+    package = require("pytorch_msssim", "ms_ssim", "pytorch-msssim")
+    with torch.inference_mode():
+        return float(package.ms_ssim(_tensor(original), _tensor(decoded), data_range=255))
+
+
+def st_lpips(original: Array, decoded: Array) -> float | None:
+    """Shift-tolerant LPIPS (Ghildyal and Liu, ECCV 2022), net alex, by stlpips_pytorch, which carries its weights.
+
+    None where the short side is below 64 pixels. No network of this project is trained on it: it judges.
+    """
+    _check(original, decoded)
+    if min(original.shape[:2]) < ST_LPIPS_SMALLEST:
+        return None
+    return _ShiftTolerant.shared().distance(original, decoded)
+
+
+def grid(original: Array, decoded: Array) -> float | None:
+    """Visible grids that upsampling leaves: spread of the mean error over the positions modulo 4, in grey levels.
+
+    The signed error is averaged over pixels and channels for each of the 4 x 4 phases (row mod 4, column mod 4); the
+    result is the standard deviation of those 16 means. A constant shift of the whole picture gives 0. None where a
+    side is below 4 pixels.
+    """
+    _check(original, decoded)
+    if min(original.shape[:2]) < GRID_PERIOD:
+        return None
+    error = (decoded.astype(np.float64) - original).mean(-1)
+    period = range(GRID_PERIOD)
+    return float(np.std([error[row::GRID_PERIOD, column::GRID_PERIOD].mean() for row in period for column in period]))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric as the tables and plots know it."""
+
+    name: str
+    label: str
+    higher_is_better: bool
+    digits: int
+    function: Callable[[Array, Array], float | None]
+    perceptual: bool = False
+
+    def better(self, a: float, b: float) -> bool:
+        """Whether value `a` is better than value `b`."""
+        return a > b if self.higher_is_better else a < b
+
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric("psnr", "PSNR, dB", True, 2, psnr),
+        Metric("ms_ssim", "MS-SSIM", True, 3, ms_ssim),
+        Metric("st_lpips", "ST-LPIPS alex", False, 3, st_lpips, perceptual=True),
+        Metric("grid", "grid", False, 3, grid),
+    )
+}
+
+
+def available(names: Sequence[str]) -> tuple[list[Metric], dict[str, str]]:
+    """The metrics of these names that can be computed here, and the reason for each that can't.
+
+    Raises
+    ------
+    ValueError
+        A name is no metric's.
+    """
+    metrics, left_out = [], {}
+    for name in names:
+        if name not in METRICS:
+            raise ValueError(f"metric {name!r} is none of {', '.join(METRICS)}")
+        try:
+            if name == "ms_ssim":
+                require("pytorch_msssim", name, "pytorch-msssim")
+            elif name == "st_lpips":
+                _ShiftTolerant.shared()
+        except MissingPackageError as error:
+            left_out[name] = str(error)
+        else:
+            metrics.append(METRICS[name])
+    return metrics, left_out
+
+
+class _ShiftTolerant:
+    """The network, with the features of the last original kept: they are half of the work, and many decoded
+    pictures are held against one original."""
+
+    def __init__(self) -> None:
+        import torch
+
+        # stlpips-pytorch imports ipython and torchsummary without asking for them.
+        package = require("stlpips_pytorch.stlpips", "st_lpips", "stlpips-pytorch", "ipython", "torchsummary")
+        self.network = package.LPIPS(net="alex", variant="shift_tolerant", verbose=False).eval()
+        # Twice as fast on a CPU, same sums to within rounding.
+        self.network.requires_grad_(False).to(memory_format=torch.channels_last)
+        self.original: Array | None = None
+        self.features: list[Tensor] = []
+
+    @staticmethod
+    @functools.lru_cache(maxsize=1)
+    def shared() -> _ShiftTolerant:
+        return _ShiftTolerant()
+
+    def distance(self, original: Array, decoded: Array) -> float:
+        """The package's forward pass, cut between features and comparison."""
+        import torch
+
+        with torch.inference_mode():
+            if self.original is None or not np.array_equal(self.original, original):
+                self.original, self.features = original.copy(), self._features(original)
+            pairs = zip(self.network.lins, self.features, self._features(decoded), strict=True)
+            return sum(float(layer((a - b) ** 2).mean()) for layer, a, b in pairs)
+
+    def _features(self, picture: Array) -> list[Tensor]:
+        """Feature maps of the five layers, each of unit length over its channels."""
+        x = self.network.scaling_layer(_tensor(picture) / 127.5 - 1)
+        return [f / (f.pow(2).sum(1, keepdim=True).sqrt() + 1e-10) for f in self.network.net.forward(x)]
+
+
+def _tensor(picture: Array) -> Tensor:
+    """(1, 3, H, W) float32, 0..255, channels last in memory as the array is."""
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None].float()
+
+
+def _check(original: Array, decoded: Array) -> None:
+    for picture in (original, decoded):
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+            raise UnsupportedPictureError(f"metrics take uint8 (H, W, 3), not {picture.dtype} {picture.shape}")
+    if original.shape != decoded.shape:
+        raise UnsupportedPictureError(f"the decoded picture is {decoded.shape}, the original {original.shape}")

@@ -1,0 +1,146 @@
+"""What each part of sodec's decoder is worth: the same streams decoded with a part left out.
+
+Every part should earn its place: the full decoder wins each row on the perceptual metric. A row that it does not
+win is a finding, and is reported as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm import tqdm
+
+from .metrics import METRICS, Array, Metric
+from .run import figure, markdown
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FULL = "full"
+OTHER_TOKENS = "other_tokens"
+LABELS = {
+    FULL: "full decoder",
+    "fidelity": "fidelity picture alone",
+    "no_unet": "UNet skipped (l_0 = l_t)",
+    "zero_tokens": "tokens zeroed",
+    OTHER_TOKENS: "another picture's tokens",
+    "zero_content": "w zeroed",
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """Mean metrics of one way of decoding the streams of one quality."""
+
+    quality: float
+    variant: str  # a key of LABELS
+    bpp: float
+    metrics: dict[str, float | None]
+
+
+def evaluate_parts(
+    codec: Any,
+    pictures: Mapping[str, Array],
+    metrics: Sequence[Metric],
+    qualities: Sequence[float] = (10, 50, 90),
+    *,
+    progress: bool = True,
+) -> list[Part]:
+    """The table's rows, for each quality every variant of `SodecModel.decode`, averaged over the pictures.
+
+    Parameters
+    ----------
+    codec
+        A `sodec.Codec`.
+    pictures
+        uint8 (H, W, 3) by name, each small enough for one tile; at least two, so that there are another picture's
+        tokens: each takes those of the next.
+    """
+    import torch
+
+    if len(pictures) < 2:
+        raise ValueError(f"another picture's tokens need two pictures; there is {len(pictures)}")
+    rows = []
+    with tqdm(total=len(qualities) * len(LABELS) * len(pictures), unit="decoding", disable=not progress) as bar:
+        for quality in qualities:
+            streams = [codec.compress(picture, quality=quality) for picture in pictures.values()]
+            sums: dict[str, list[dict[str, float | None]]] = {variant: [] for variant in LABELS}
+            with torch.inference_mode():
+                for number, picture in enumerate(pictures.values()):
+                    latents = _latents(codec, streams[number])
+                    others = _tokens(codec, _latents(codec, streams[(number + 1) % len(streams)]))
+                    for variant, values in sums.items():
+                        bar.set_postfix_str(f"quality {quality:g} {variant}")
+                        if variant == OTHER_TOKENS:
+                            decoded = codec.model.decode(*latents, tokens=others)
+                        else:
+                            decoded = codec.model.decode(*latents, variant=variant)
+                        cropped = _pixels(decoded, *picture.shape[:2])
+                        values.append({metric.name: metric.function(picture, cropped) for metric in metrics})
+                        bar.update()
+            bpp = np.mean([8 * len(s) / p[..., 0].size for s, p in zip(streams, pictures.values(), strict=True)])
+            rows += [Part(quality, variant, float(bpp), _means(values)) for variant, values in sums.items()]
+    return rows
+
+
+def parts_table(rows: Sequence[Part]) -> str:
+    """Markdown. The last column is how much better the full decoder is on ST-LPIPS, in percent of the row's value."""
+    names = list(rows[0].metrics) if rows else []
+    head = ["decoder", "quality", "bpp", *(METRICS[name].label for name in names), "full better by"]
+    body = []
+    for row in rows:
+        gain = advantage(rows, row)
+        cells = [figure(row.metrics[name], METRICS[name].digits) for name in names]
+        gained = "" if row.variant == FULL or gain is None else f"{gain:+.1f} %"
+        body.append([LABELS[row.variant], f"{row.quality:g}", f"{row.bpp:.4f}", *cells, gained])
+    return markdown(head, body)
+
+
+def advantage(rows: Sequence[Part], row: Part, metric: str = "st_lpips") -> float | None:
+    """By how many percent of the row's value the full decoder is better at the same quality; None if not measured."""
+    full = next(other for other in rows if other.quality == row.quality and other.variant == FULL)
+    ours, theirs = full.metrics.get(metric), row.metrics.get(metric)
+    if ours is None or not theirs:
+        return None
+    gain = 100 * (ours - theirs) / abs(theirs)
+    return gain if METRICS[metric].higher_is_better else -gain
+
+
+def findings(rows: Sequence[Part]) -> list[str]:
+    """A sentence for each row that the full decoder should win and does not.
+
+    It should beat each on ST-LPIPS, and zeroed tokens on MS-SSIM too.
+    """
+    asked = [(row, "st_lpips") for row in rows] + [(row, "ms_ssim") for row in rows if row.variant == "zero_tokens"]
+    return [
+        f"quality {row.quality:g}: the full decoder does not beat '{LABELS[row.variant]}' on {METRICS[metric].label}"
+        f" ({gain:+.1f} %)"
+        for row, metric in asked
+        if row.variant != FULL and (gain := advantage(rows, row, metric)) is not None and gain <= 0
+    ]
+
+
+def _latents(codec: Any, data: bytes) -> tuple[Tensor, Tensor, Tensor]:
+    """y_hat, z_hat and quality, for `SodecModel.decode`: y_hat comes in float32, the model may compute in less."""
+    y_hat, z_hat, quality = codec.latents(data)
+    return y_hat.to(z_hat.dtype), z_hat, quality
+
+
+def _tokens(codec: Any, latents: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    fidelity = codec.model.decode(*latents, variant="fidelity")
+    tokens: Tensor = codec.model.guidance(fidelity.to(latents[0].dtype))
+    return tokens
+
+
+def _pixels(decoded: Tensor, height: int, width: int) -> Array:
+    """(1, 3, 16 h, 16 w) in 0..1 to uint8 (H, W, 3) of the true size."""
+    pixels = (decoded[0, :, :height, :width].float().clamp(0, 1) * 255).round()
+    return pixels.byte().permute(1, 2, 0).cpu().numpy()
+
+
+def _means(values: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    present = {name: [v for one in values if (v := one[name]) is not None] for name in values[0]}
+    return {name: float(np.mean(found)) if found else None for name, found in present.items()}

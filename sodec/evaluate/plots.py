@@ -1,0 +1,51 @@
+"""Rate-distortion and rate-perception curves, PNG and SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from .metrics import METRICS
+from .optional import require
+from .run import Mean
+
+
+def curves(means: Sequence[Mean], metric: str, folder: Path) -> list[Path]:
+    """One figure of a metric over the rate (logarithmic), a curve per codec; returns the files written.
+
+    Better is always up, so the axis of a distance runs downwards.
+    """
+    known = METRICS[metric]
+    matplotlib = require("matplotlib", "plots")
+    figure = require("matplotlib.figure", "plots", "matplotlib").Figure(figsize=(7, 4.8), layout="constrained")
+    axes = figure.add_subplot()
+    for codec in dict.fromkeys(mean.codec for mean in means):
+        points = sorted(
+            (mean.bpp, value)
+            for mean in means
+            if mean.codec == codec and (value := mean.metrics.get(metric)) is not None
+        )
+        if not points:
+            continue
+        ours = codec.startswith("sodec")
+        x, y = zip(*points, strict=True)
+        axes.plot(x, y, marker="o", markersize=4, linewidth=2.2 if ours else 1.2, label=codec, zorder=3 if ours else 2)
+    axes.set_xscale("log")
+    ticks = require("matplotlib.ticker", "plots", "matplotlib")
+    axes.xaxis.set_major_locator(ticks.LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(ticks.FormatStrFormatter("%g"))
+    axes.xaxis.set_minor_formatter(ticks.NullFormatter())
+    axes.set_xlabel("bits per pixel, bytes on disk")
+    axes.set_ylabel(known.label if known.higher_is_better else f"{known.label} (less is better)")
+    if not known.higher_is_better:
+        axes.invert_yaxis()
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        axes.legend()
+    kind = "perception" if known.perceptual else "distortion"
+    files = [folder / f"rate-{kind}-{metric}.{suffix}" for suffix in ("png", "svg")]
+    # Text stays text, and the same figure is the same file.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "sodec"}):
+        for file in files:
+            figure.savefig(file, dpi=150, metadata={"Date": None} if file.suffix == ".svg" else None)
+    return files
