@@ -83,7 +83,7 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, tokens: Tensor, position: Tensor) -> Tensor:
         """x (B, C, H, W), tokens (B, T, D), position (H W, C)."""
-        b, c, h, w = x.shape
+        h, w = x.shape[-2:]
         flat = x.flatten(2).transpose(1, 2)
         q = self.q(self.norm(flat) + position.to(flat.dtype))
         k, v = self.kv(tokens).chunk(2, -1)
@@ -94,14 +94,14 @@ class CrossAttention(nn.Module):
         return flat.transpose(1, 2).unflatten(2, (h, w)).contiguous(memory_format=torch.channels_last)
 
 
-def positions(height: int, width: int, channels: int, spacing: float = 1.0, origin: tuple[float, float] = (0.0, 0.0),
-              device: torch.device | None = None) -> Tensor:  # fmt: skip
-    """Sines and cosines of the cells' centres, (height * width, channels), channels a multiple of 4.
+def positions(features: Tensor, spacing: float = 1.0, origin: tuple[float, float] = (0.0, 0.0)) -> Tensor:
+    """Sines and cosines of the centres of the cells of `features` (B, C, H, W): (H W, C), C a multiple of 4.
 
     The unit is one guidance token (32 pixels of the picture): `spacing` is the size of a cell in it, so that
     features of every level and the tokens speak of the same places. Periods run from 4 to 256 units.
     """
-    count = channels // 4
+    channels, height, width = features.shape[1:]
+    device, count = features.device, channels // 4
     periods = 4.0 * 64.0 ** (torch.arange(count, device=device) / max(1, count - 1))
     angles = []
     for size, start in ((height, origin[0]), (width, origin[1])):

@@ -62,7 +62,8 @@ class ModelConfig:
             raise WeightsError(f"unknown configuration fields: {', '.join(sorted(unknown))}")
         if missing := names - set(values):
             raise WeightsError(f"missing configuration fields: {', '.join(sorted(missing))}")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**plain)
 
 
 LITE = ModelConfig()

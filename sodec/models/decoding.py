@@ -42,7 +42,7 @@ class VisionTransformer(nn.Module):
 
     def forward(self, picture: Tensor, origin: tuple[float, float] = (0.0, 0.0)) -> Tensor:
         x = self.embed(pad_to(F.avg_pool2d(picture - 0.5, 2), self.patch))
-        place = positions(*x.shape[-2:], x.shape[1], origin=origin, device=x.device).to(x.dtype)
+        place = positions(x, origin=origin).to(x.dtype)
         x = x.flatten(2).transpose(1, 2) + place
         for block in self.blocks:
             x = block(x)

@@ -43,14 +43,19 @@ class ScaleNetwork(nn.Module):
              conv(64, config.y_channels, 1)]
         )  # fmt: skip
         self.upsample = (1, 2, 2, 1)
+        last = self._convolutions()[-1]
+        assert last.bias is not None
         with torch.no_grad():
-            self.layers[-1].bias.fill_(14.0)  # near scale 0.5 before the gain
-            self.layers[-1].weight.mul_(4.0)
+            last.bias.fill_(14.0)  # near scale 0.5 before the gain
+            last.weight.mul_(4.0)
+
+    def _convolutions(self) -> list[nn.Conv2d]:
+        return [layer for layer in self.layers if isinstance(layer, nn.Conv2d)]
 
     def forward(self, z: Tensor) -> Tensor:
         with torch.autocast(z.device.type, enabled=False):
             x = z.float().clamp(-ZERO_POINT, 255 - ZERO_POINT)
-            for number, layer in enumerate(self.layers):
+            for number, layer in enumerate(self._convolutions()):
                 x = F.conv2d(x, _quantised(layer.weight), layer.bias, padding=layer.padding)
                 if number == len(self.layers) - 1:
                     return _rounded(x, INDEX_UNIT)
@@ -64,7 +69,8 @@ class ScaleNetwork(nn.Module):
         """The integers. Raises `WeightsError` where a sum could leave 32 bits."""
         layers = []
         unit = 1.0
-        for number, layer in enumerate(self.layers):
+        for number, layer in enumerate(self._convolutions()):
+            assert layer.bias is not None
             last = number == len(self.layers) - 1
             weight = layer.weight.double()
             weight_unit = _units(weight).flatten()

@@ -44,10 +44,10 @@ class UNet(nn.Module):
         time = F.silu(self.time(time_embedding(timestep).to(tokens.dtype)))
         x16 = self.down_16(self.enter(pad_to(latent, 4)), time)
         x32 = self.down_32(self.to_32(x16), time)
-        here = positions(*x32.shape[-2:], x32.shape[1], 1.0, origin, x32.device)
+        here = positions(x32, 1.0, origin)
         x32 = self.guide_32(x32, tokens, here)
         x64 = self.middle_in(self.to_64(x32), time)
-        there = positions(*x64.shape[-2:], x64.shape[1], 2.0, origin, x64.device)
+        there = positions(x64, 2.0, origin)
         x64 = self.middle_out(self.guide_64(x64, tokens, there), time)
         x32 = self.guide_up(self.up_32(x32 + self.from_64(x64), time), tokens, here)
         x16 = x16 + self.from_32(x32)
@@ -55,6 +55,7 @@ class UNet(nn.Module):
             x16 = block(x16, time)
         # The one step multiplies what is lost here by 1/sqrt(a_t), so eps is never rounded to 16 bits.
         with torch.autocast(x16.device.type, enabled=False):
+            assert self.leave.bias is not None
             eps = F.conv2d(F.silu(x16.float()), self.leave.weight.float(), self.leave.bias.float(), padding=1)
         return eps[..., :height, :width]
 

@@ -1,0 +1,61 @@
+"""The functions of the package: `compress`, `decompress`, `inspect`. Codecs are kept, so the second call is fast."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+from . import container, symbols
+from .container import Info
+from .errors import UnknownModelError
+from .weights import bundled_models, find_by_fingerprint
+
+if TYPE_CHECKING:
+    from .codec import Codec
+    from .picture import PictureLike
+
+
+def compress(picture: PictureLike, quality: float = 50, *, model: str = "lite", device: str = "cpu") -> bytes:
+    """A picture as a .sodec stream; `Codec.compress` says what is taken and raised.
+
+    >>> data = sodec.compress("photo.jpg", quality=20)
+    """
+    return codec(model, device).compress(picture, quality)
+
+
+def decompress(data: bytes, *, output: str = "pil", mode: str = "full", device: str = "cpu") -> Any:
+    """The picture of a stream; `Codec.decompress` says what comes back and what is raised."""
+    stream = container.read(data)
+    bundle = find_by_fingerprint(stream.fingerprint)
+    if bundle is None:
+        raise UnknownModelError(
+            f"the stream needs weights {stream.fingerprint.hex()}, which are not installed "
+            f"(bundled: {', '.join(bundled_models()) or 'none'}); give their folder to sodec.Codec(weights=...)"
+        )
+    return codec(bundle.folder.name, device).decompress(data, output=output, mode=mode)
+
+
+def inspect(data: bytes) -> Info:
+    """Sizes, quality, model, and bytes by section, without torch and without decoding the picture.
+
+    Raises what `sodec.container.read` raises. Where the weights are bundled, z and y are told apart.
+    """
+    bundle = find_by_fingerprint(container.read(data).fingerprint)
+    if bundle is None:
+        return container.inspect(data)
+
+    def z_end(payload: bytes, stream: container.Stream, number: int) -> int:
+        from .tiles import grid
+
+        cells = list(grid(stream.width, stream.height, 1 << stream.tile_log2))[number].cells()
+        return symbols.z_end(bundle.coding, payload, cells.height, cells.width)
+
+    return container.inspect(data, model_name=lambda _: bundle.name, z_end=z_end)
+
+
+@functools.lru_cache(maxsize=2)
+def codec(model: str, device: str) -> Codec:
+    """The codec behind `compress` and `decompress`, made at the first call."""
+    from .codec import Codec
+
+    return Codec(model, device=device)

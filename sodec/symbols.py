@@ -1,0 +1,63 @@
+"""One tile's integers to bytes and back: z, then y, through the scale network. NumPy and the native module only."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import entropy
+from .container import QUALITY_STEPS
+from .errors import WeightsError
+from .weights import Coding
+
+SKIP = 255  # the table index that codes nothing
+LOWEST = 1  # quality
+
+
+def row_of(quality: float) -> int:
+    """The row of `Coding.offsets` that belongs to a stored quality."""
+    return round((quality - LOWEST) * QUALITY_STEPS)
+
+
+def scale_indexes(coding: Coding, z: np.ndarray, quality: float, height: int, width: int) -> np.ndarray:
+    """Scale indexes of y, SKIP where nothing is coded: z (Cz, ceil(h/4), ceil(w/4)) int16 to (Cy, h, w) uint8."""
+    pixels = np.ascontiguousarray(z.transpose(1, 2, 0))
+    indexes = coding.scale_network.indexes(pixels, coding.offsets[row_of(quality)])[:height, :width]
+    indexes = np.ascontiguousarray(indexes.transpose(2, 0, 1))
+    indexes[indexes == 0] = SKIP
+    return indexes
+
+
+def encode(coding: Coding, z: np.ndarray, y: np.ndarray, indexes: np.ndarray) -> bytes:
+    """The payload of one tile. z int16 (Cz, h/4, w/4), y int16 (Cy, h, w) and 0 where `indexes` are SKIP."""
+    return entropy.encode_sections(
+        [(z, np.ascontiguousarray(z_indexes(coding, *z.shape)), coding.z_tables), (y, indexes, coding.y_tables)]
+    )
+
+
+def decode(coding: Coding, payload: bytes, quality: float, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """z int16 (Cz, ceil(h/4), ceil(w/4)) and y's symbols int16 (Cy, h, w) of a tile of `height` x `width` cells.
+
+    Raises `CorruptStreamError` where the payload is not one of such a tile.
+    """
+    decoder, z = _read_z(coding, payload, height, width)
+    y = decoder.read(scale_indexes(coding, z, quality, height, width), coding.y_tables)
+    decoder.finish()
+    return z, y
+
+
+def z_end(coding: Coding, payload: bytes, height: int, width: int) -> int:
+    """Bytes of the payload that are used once z has been read."""
+    return _read_z(coding, payload, height, width)[0].position
+
+
+def z_indexes(coding: Coding, channels: int, height: int, width: int) -> np.ndarray:
+    """z's table index is its channel: (Cz, h, w) uint8."""
+    if channels != coding.z_tables.count:
+        raise WeightsError(f"z has {channels} channels, but there are {coding.z_tables.count} tables for it")
+    return np.broadcast_to(np.arange(channels, dtype=np.uint8)[:, None, None], (channels, height, width))
+
+
+def _read_z(coding: Coding, payload: bytes, height: int, width: int) -> tuple[entropy.Decoder, np.ndarray]:
+    decoder = entropy.Decoder(payload)
+    indexes = z_indexes(coding, coding.z_tables.count, -(-height // 4), -(-width // 4))
+    return decoder, decoder.read(np.ascontiguousarray(indexes), coding.z_tables)

@@ -1,0 +1,76 @@
+"""Geometry of tiles: what is coded together, what synthesis sees around it, and how its edges are blended.
+
+Everything is in pixels unless said otherwise. A cell is one position of y, 16x16 pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+CELL = 16
+TILE = 1024
+# Real pixels (encoding) or neighbours' y (decoding) that a tile sees beyond its edge; a multiple of 64, so that
+# guidance tokens (32 pixels) and the lowest level of the UNet (64) fall on the same grid in every tile.
+HALO = 64
+# Half the width of the ramp between two tiles; below HALO, so that no pixel of a window's own border is shown.
+BLEND = 32
+
+
+class Box(NamedTuple):
+    """A rectangle, half open."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @property
+    def width(self) -> int:
+        """In the box's own unit, like all of it."""
+        return self.right - self.left
+
+    @property
+    def height(self) -> int:
+        """In the box's own unit, like all of it."""
+        return self.bottom - self.top
+
+    def grown(self, by: int, width: int, height: int) -> Box:
+        """`by` more on each side, but within (0, 0, width, height)."""
+        return Box(
+            max(0, self.left - by), max(0, self.top - by), min(width, self.right + by), min(height, self.bottom + by)
+        )
+
+    def cells(self) -> Box:
+        """The same in cells; what is not whole is rounded up."""
+        return Box(self.left // CELL, self.top // CELL, -(-self.right // CELL), -(-self.bottom // CELL))
+
+    def within(self, outer: Box) -> tuple[slice, slice]:
+        """Rows and columns of this box in an array that holds `outer`."""
+        top, left = self.top - outer.top, self.left - outer.left
+        return slice(top, top + self.height), slice(left, left + self.width)
+
+
+def grid(width: int, height: int, tile: int = TILE) -> Iterator[Box]:
+    """The tiles of a picture, row by row."""
+    for top in range(0, height, tile):
+        for left in range(0, width, tile):
+            yield Box(left, top, min(left + tile, width), min(top + tile, height))
+
+
+def padded(size: int) -> int:
+    """The size that whole cells cover."""
+    return -(-size // CELL) * CELL
+
+
+def ramp(start: int, stop: int, low: int, high: int, size: int) -> np.ndarray:
+    """Weights of the pixels low..high - 1 for the tile start..stop of an axis of `size` pixels, (high - low,) float32.
+
+    A straight line over 2 BLEND pixels at each inner edge, so that the weights of all tiles add up to one.
+    """
+    place = np.arange(low, high, dtype=np.float32) + 0.5
+    rising = np.clip((place - (start - BLEND)) / (2 * BLEND), 0, 1) if start > 0 else np.ones_like(place)
+    falling = np.clip((place - (stop - BLEND)) / (2 * BLEND), 0, 1) if stop < size else np.zeros_like(place)
+    return np.asarray(rising - falling, dtype=np.float32)

@@ -1,0 +1,215 @@
+"""A folder of weights: model.json, coding.safetensors and network-N.safetensors.
+
+model.json holds the configuration and the SHA-256 of every other file; the fingerprint that streams carry is the
+first three bytes of the SHA-256 of those names and sums, so a stream says which weights it needs. coding.safetensors
+holds the integers that decide how bytes become symbols, and is read without torch; the networks are in 16-bit floats.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+
+from ..errors import UnknownModelError, WeightsError
+
+FORMAT = 1
+MAX_FILE_BYTES = 15_000_000
+DESCRIPTION = "model.json"
+CODING_FILE = "coding.safetensors"
+BUNDLED = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Coding:
+    """What entropy coding needs of a model: integers alone, the same on every machine."""
+
+    z_tables: Any  # entropy.Tables, one table per channel of z
+    y_tables: Any  # entropy.Tables, one per scale index
+    layers: list[tuple[np.ndarray, np.ndarray, np.ndarray, int, int]]  # of the scale network
+    offsets: np.ndarray  # int32 (qualities, Cy): what each stored quality adds to the index, in 1/16
+
+    @functools.cached_property
+    def scale_network(self) -> Any:
+        """The native network, packed for this processor."""
+        from .. import _native
+
+        return _native.ScaleNetwork(self.layers)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A folder of weights whose files are whole."""
+
+    folder: Path
+    config: Mapping[str, Any]  # fields of models.ModelConfig
+    fingerprint: bytes
+    files: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the model, as `config` gives it."""
+        return str(self.config["name"])
+
+    @functools.cached_property
+    def coding(self) -> Coding:
+        """The integers of coding. `WeightsError` where one is missing or breaks a bound."""
+        arrays = _load(self.folder / CODING_FILE)
+        try:
+            count = int(arrays["scale_network.layers"][0])
+            layers = [
+                (
+                    arrays[f"scale_network.{i}.weights"], arrays[f"scale_network.{i}.bias"],
+                    arrays[f"scale_network.{i}.multiplier"], *arrays[f"scale_network.{i}.shift_upsample"].tolist(),
+                )
+                for i in range(count)
+            ]  # fmt: skip
+            return Coding(_tables(arrays, "z"), _tables(arrays, "y"), layers, arrays["offsets"])
+        except KeyError as error:
+            raise WeightsError(f"{self.folder / CODING_FILE} has no tensor {error.args[0]!r}") from None
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Every tensor of the networks by name, float16."""
+        found: dict[str, np.ndarray] = {}
+        for name in self.files:
+            if name != CODING_FILE:
+                found |= _load(self.folder / name)
+        return found
+
+
+def find(model: str, folder: Path | None = None) -> Bundle:
+    """The weights in `folder`, or the bundled ones of this name.
+
+    Raises
+    ------
+    UnknownModelError
+        No bundled model has this name.
+    WeightsError
+        A file is missing, altered or only half there.
+    """
+    if folder is not None:
+        return _open(Path(folder))
+    names = bundled_models()
+    if model not in names:
+        raise UnknownModelError(f"no model {model!r} is installed; there are: {', '.join(names) or 'none'}")
+    return _open(BUNDLED / model)
+
+
+def find_by_fingerprint(fingerprint: bytes) -> Bundle | None:
+    """The bundled model that streams of this fingerprint need, if there is one."""
+    for name in bundled_models():
+        if bytes.fromhex(_describe(BUNDLED / name)["fingerprint"]) == fingerprint:
+            return _open(BUNDLED / name)
+    return None
+
+
+def bundled_models() -> list[str]:
+    """Names of the models inside the package."""
+    return sorted(path.parent.name for path in BUNDLED.glob(f"*/{DESCRIPTION}"))
+
+
+def write(folder: Path, config: Mapping[str, Any], coding: Coding, networks: Mapping[str, np.ndarray]) -> Bundle:
+    """Writes a folder of weights; networks are cut into files of at most `MAX_FILE_BYTES`. An old one is replaced.
+
+    model.json is written last, so an interrupted export leaves a folder that says so when it is opened.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / DESCRIPTION).unlink(missing_ok=True)
+    for old in folder.glob("*.safetensors"):
+        old.unlink()
+    contents = {CODING_FILE: save_arrays(_coding_arrays(coding))}
+    for number, shard in enumerate(_shards(networks), 1):
+        contents[f"network-{number}.safetensors"] = save_arrays(shard)
+    sums = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    for name, data in contents.items():
+        (folder / name).write_bytes(data)
+    description = {"format": FORMAT, "fingerprint": _fingerprint(sums).hex(), "config": dict(config), "files": sums}
+    (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+    return _open(folder)
+
+
+def _open(folder: Path) -> Bundle:
+    description = _describe(folder)
+    sums = description["files"]
+    for name, expected in sums.items():
+        try:
+            actual = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        except OSError as error:
+            raise WeightsError(f"weights file {folder / name} can't be read: {error.strerror}") from None
+        if actual != expected:
+            raise WeightsError(f"weights file {folder / name} is altered or incomplete: SHA-256 {actual[:12]}...")
+    if _fingerprint(sums).hex() != description["fingerprint"]:
+        raise WeightsError(f"{folder / DESCRIPTION}: fingerprint {description['fingerprint']} is not that of its files")
+    return Bundle(folder, description["config"], _fingerprint(sums), tuple(sums))
+
+
+def _describe(folder: Path) -> dict[str, Any]:
+    path = folder / DESCRIPTION
+    try:
+        description = json.loads(path.read_text())
+    except OSError as error:
+        raise WeightsError(f"no weights in {folder}: {DESCRIPTION}: {error.strerror}") from None
+    except ValueError as error:
+        raise WeightsError(f"{path} is not JSON: {error}") from None
+    if not isinstance(description, dict) or description.keys() != {"format", "fingerprint", "config", "files"}:
+        raise WeightsError(f"{path} does not describe weights")
+    if description["format"] != FORMAT:
+        raise WeightsError(f"{path} is of format {description['format']}; this sodec reads {FORMAT}")
+    return description
+
+
+def _fingerprint(sums: Mapping[str, str]) -> bytes:
+    lines = "".join(f"{name} {sums[name]}\n" for name in sorted(sums))
+    return hashlib.sha256(lines.encode()).digest()[:3]
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return load_arrays(path.read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"weights file {path} can't be read: {error}") from None
+
+
+def _tables(arrays: Mapping[str, np.ndarray], name: str) -> Any:
+    from .. import _native
+
+    cumulative, offsets, minimums, precision = (
+        arrays[f"{name}_tables.{field}"] for field in ("cumulative", "offsets", "minimums", "precision")
+    )
+    return _native.Tables(cumulative, offsets, minimums, int(precision[0]))
+
+
+def _coding_arrays(coding: Coding) -> dict[str, np.ndarray]:
+    arrays = {"offsets": coding.offsets, "scale_network.layers": np.array([len(coding.layers)], np.int32)}
+    for name, tables in (("z", coding.z_tables), ("y", coding.y_tables)):
+        for field in ("cumulative", "offsets", "minimums"):
+            arrays[f"{name}_tables.{field}"] = getattr(tables, field)
+        arrays[f"{name}_tables.precision"] = np.array([tables.precision], np.int32)
+    for i, (weights, bias, multiplier, shift, upsample) in enumerate(coding.layers):
+        arrays[f"scale_network.{i}.weights"] = weights
+        arrays[f"scale_network.{i}.bias"] = bias
+        arrays[f"scale_network.{i}.multiplier"] = multiplier
+        arrays[f"scale_network.{i}.shift_upsample"] = np.array([shift, upsample], np.int32)
+    return arrays
+
+
+def _shards(tensors: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    shards: list[dict[str, np.ndarray]] = [{}]
+    room = MAX_FILE_BYTES - 200_000  # for the files' headers
+    for name in sorted(tensors):
+        size = tensors[name].nbytes
+        if size > room and shards[-1]:
+            shards.append({})
+            room = MAX_FILE_BYTES - 200_000
+        shards[-1][name] = np.ascontiguousarray(tensors[name])
+        room -= size
+    return shards
