@@ -375,6 +375,62 @@ def test_parts_need_another_picture():
         parts.evaluate_parts(StubCodec(), {"a": picture()}, [], progress=False)
 
 
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A folder of untrained weights of the tiny configuration."""
+    pytest.importorskip("compressai")
+    from sodec import weights
+    from sodec.train.export import coding, networks
+    from sodec.train.parts import Parts
+    from sodec.train.run import CONFIGS
+
+    torch.manual_seed(0)
+    made = Parts(CONFIGS["tiny"])
+    folder = tmp_path_factory.mktemp("tiny")
+    weights.write(folder, made.model.config.to_dict(), coding(made), networks(made))
+    return folder
+
+
+@pytest.fixture
+def spared_threads():
+    """The command sets torch's threads for its process; the other tests keep theirs."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_the_parts_full_decoder_is_the_codec_s_own(tiny):
+    codec = codecs.SodecCodec([50], weights=tiny)
+    pictures = {"a": picture(0, 70, 75), "b": picture(1, 64, 80)}
+    chosen, _ = metrics.available(["psnr"])
+    rows = parts.evaluate_parts(codec.codec, pictures, chosen, [50], progress=False)
+    values = {row.variant: row.metrics["psnr"] for row in rows}
+    for variant, mode in (("full", "full"), ("fidelity", "fidelity")):
+        same = codecs.SodecCodec([50], weights=tiny, mode=mode)
+        expected = [metrics.psnr(one, same.decode(codec.encode(one, 50))) for one in pictures.values()]
+        assert values[variant] == pytest.approx(np.mean(expected), abs=0.05)
+    assert values["full"] != values["fidelity"]
+
+
+@pytest.mark.usefixtures("spared_threads")
+def test_command_with_the_tiny_model(tiny, folder):
+    for module in ("bjontegaard", "matplotlib"):
+        pytest.importorskip(module)
+    out = folder / "report"
+    common = ("--weights", tiny, "--qualities", "1,50,100", "--metrics", "psnr", "--fidelity", "--parts")
+    first = call(folder, *common, "--against", "jpeg", "--out", out, "--sheet", 1)
+    assert first.exit_code == 0, first.output
+    for expected in ("| sodec ", "| sodec-fidelity ", "| jpeg ", "tokens zeroed", "BD-rate"):
+        assert expected in first.output
+    with Image.open(out / "contact-sheet.png") as image:
+        assert image.width >= 3 * 80
+    again = call(folder, *common, "--against", "jpeg", "--reuse", out / "rows.json")
+    assert again.exit_code == 0, again.output
+    times = [[row for row in text.splitlines() if row.startswith("| jpeg")] for text in (first.output, again.output)]
+    # Times and all: the rows are those of the first run.
+    assert times[0] == times[1]
+
+
 # -- the command
 
 
@@ -382,6 +438,7 @@ def call(*arguments):
     return CliRunner().invoke(eval_command, [str(argument) for argument in arguments])
 
 
+@pytest.mark.usefixtures("spared_threads")
 def test_command_writes_a_report(folder):
     for module in ("bjontegaard", "matplotlib"):
         pytest.importorskip(module)
@@ -406,6 +463,7 @@ def test_report_compares_with_an_earlier_run():
     assert "skipped: b.png: broken" in text
 
 
+@pytest.mark.usefixtures("spared_threads")
 def test_command_reports_bad_input_by_typed_errors(tmp_path):
     assert isinstance(call(tmp_path).exception, UnsupportedPictureError)
     Image.fromarray(picture()).save(tmp_path / "a.png")
