@@ -161,6 +161,30 @@ def test_codecs_that_do_not_work_here_are_left_out_by_name(monkeypatch):
         codecs.rivals(["bpg"])
 
 
+def test_a_codec_in_a_file(tmp_path):
+    path = tmp_path / "planes.py"
+    functions = [
+        "import io, numpy as np",
+        "def settings(): return [1, 2]",
+        "def encode(picture, setting):",
+        "    out = io.BytesIO(); np.save(out, picture[:, :, :int(setting)]); return out.getvalue()",
+        "def decode(data):",
+        "    planes = np.load(io.BytesIO(data)); return planes[:, :, [0, -1, -1]]",
+    ]
+    path.write_text("\n".join(functions))
+    codec = codecs.rival(str(path))
+    assert codec.name == "planes"
+    chosen, _ = metrics.available(["psnr"])
+    one, two = (run.measure(codec, setting, picture(), "a", chosen) for setting in codec.settings)
+    assert (one.bytes, two.bytes) == (128 + 64 * 80, 128 + 2 * 64 * 80)
+    assert two.metrics["psnr"] > one.metrics["psnr"]
+    path.write_text("\n".join(functions[:4]))
+    with pytest.raises(UnknownModelError, match="no function decode"):
+        codecs.rival(str(path))
+    with pytest.raises(UnknownModelError, match=r"gone\.py can't be run"):
+        codecs.rival(str(tmp_path / "gone.py"))
+
+
 # -- runs
 
 

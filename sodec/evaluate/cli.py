@@ -36,7 +36,7 @@ def _listed(of: type[float] | type[str], choices: Sequence[str] = ()) -> Callabl
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, ...")
 @click.option("--fidelity", is_flag=True, help="Also sodec's fidelity picture, as a codec of its own.")
 @click.option("--against", default="avif,webp,jpeg", show_default=True, callback=_listed(str),
-              help="Codecs to compare with: avif, webp, jpeg, jxl, heic.")  # fmt: skip
+              help="avif, webp, jpeg, jxl, heic, or a .py file with settings, encode and decode.")  # fmt: skip
 @click.option("--reuse", type=click.Path(path_type=Path, dir_okay=False, exists=True),
               help="rows.json of an earlier run: its codecs are compared with without being run again.")  # fmt: skip
 @click.option("--qualities", default="1,10,25,40,55,70,85,100", show_default=True, callback=_listed(float),

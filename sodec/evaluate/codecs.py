@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import runpy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,8 +77,39 @@ class SodecCodec:
         return np.asarray(self.codec.decompress(data, output="numpy", mode=self.mode))
 
 
+class FileCodec:
+    """A codec of someone's own: a .py file with three functions.
+
+    `settings()` lists numbers, a larger one making more bytes; `encode(picture, setting)` takes uint8 (H, W, 3) and
+    returns bytes; `decode(data)` gives the picture back. The file is run: evaluate only what you trust.
+
+    Raises
+    ------
+    UnknownModelError
+        The file can't be run, or lacks one of the functions.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.name = Path(path).stem
+        try:
+            functions = runpy.run_path(str(path))
+        except Exception as error:  # whatever the file raises
+            raise UnknownModelError(f"codec {path} can't be run: {type(error).__name__}: {error}") from error
+        missing = [name for name in ("settings", "encode", "decode") if not callable(functions.get(name))]
+        if missing:
+            raise UnknownModelError(f"codec {path} has no function {', '.join(missing)}")
+        self.settings: Sequence[float] = list(functions["settings"]())
+        self._encode, self._decode = functions["encode"], functions["decode"]
+
+    def encode(self, picture: Array, setting: float) -> bytes:
+        return bytes(self._encode(picture, setting))
+
+    def decode(self, data: bytes) -> Array:
+        return np.asarray(self._decode(data))
+
+
 def rival(name: str, threads: int = 1) -> ImageCodec:
-    """A codec to compare with, at its documented effort; `threads` where it can be told.
+    """A codec to compare with, by name, at its documented effort, or of a .py file; `threads` where it can be told.
 
     Settings run from the smallest file that the codec makes to more than 0.5 bits per pixel on photographs.
 
@@ -88,6 +120,8 @@ def rival(name: str, threads: int = 1) -> ImageCodec:
     MissingPackageError
         This Pillow can't write the format, or the plugin is not installed.
     """
+    if name.endswith(".py"):
+        return FileCodec(name)
     if name == "jpeg":
         return PillowCodec(name, "JPEG", (1, 5, 10, 25), {"optimize": True})
     if name == "webp":
@@ -103,7 +137,7 @@ def rival(name: str, threads: int = 1) -> ImageCodec:
     if name == "heic":
         require("pillow_heif", "heic", "pillow-heif").register_heif_opener()
         return PillowCodec(name, "HEIF", (1, 10, 20, 30, 40, 50))
-    raise UnknownModelError(f"codec {name!r} is none of {', '.join(RIVALS)}")
+    raise UnknownModelError(f"codec {name!r} is none of {', '.join(RIVALS)}, nor a .py file")
 
 
 RIVALS = ("avif", "webp", "jpeg", "jxl", "heic")
