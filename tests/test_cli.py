@@ -1,0 +1,131 @@
+"""The command line, run as people run it: files, folders, and errors of one line.
+
+pytest tests/test_cli.py
+"""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import codec, folder, photo
+
+from sodec.cli import main
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Runs a command in an empty folder; returns exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments, weights=True):
+        options = ["--weights", str(folder())] if weights else []
+        with pytest.raises(SystemExit) as stopped:
+            main([*map(str, arguments), *options])
+        captured = capsys.readouterr()
+        return stopped.value.code or 0, captured.out, captured.err
+
+    return call
+
+
+def test_there_and_back(run, tmp_path):
+    Image.fromarray(photo(50, 40)).save("a.png")
+    assert run("compress", "a.png", "-o", "a.sodec", "-q", 30)[0] == 0
+    assert run("decompress", "a.sodec", "-o", "b.png")[0] == 0
+    expected = codec().decompress((tmp_path / "a.sodec").read_bytes(), output="numpy")
+    assert np.array_equal(np.asarray(Image.open("b.png")), expected)
+    assert run("decompress", "a.sodec", "-o", "b.jpg", "--mode", "fidelity")[0] == 0
+    assert Image.open("b.jpg").size == (50, 40)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "a.sodec", "b.jpg", "b.png"]
+
+
+def test_folders_go_on_past_bad_files(run, tmp_path):
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    for number in range(2):
+        Image.fromarray(photo(20, 20, number)).save(f"in/{number}.png")
+    Image.fromarray(photo(20, 20)).save("in/deep/c.png")
+    (tmp_path / "in" / "bad.jpg").write_text("not a picture")
+    code, _, errors = run("compress", "in", "-o", "out", "-r")
+    assert code == 2
+    assert "bad.jpg" in errors
+    assert "1 of 4 files failed" in errors
+    written = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.sodec")}
+    assert written == {"0.sodec", "1.sodec", "deep/c.sodec"}
+    code, _, _ = run("decompress", "out", "-o", "back", "-r")
+    assert code == 0
+    assert sorted(p.name for p in (tmp_path / "back").rglob("*.png")) == ["0.png", "1.png", "c.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("compress", "missing.png", "-o", "x.sodec"), "missing.png: No such file"),
+        (("compress", "text.txt", "-o", "x.sodec"), "text.txt is not a picture"),
+        (("compress", "empty.png", "-o", "x.sodec"), "empty.png is not a picture"),
+        (("compress", "a.png", "-o", "x.sodec", "-q", 101), "quality 101"),
+        (("compress", "a.png", "-o", "no/such/x.sodec"), "no/such"),
+        (("compress", "a.png", "-o", "x.sodec", "--device", "abacus"), "abacus"),
+        (("decompress", "a.png", "-o", "x.png"), "not a .sodec stream"),
+        (("decompress", "empty.png", "-o", "x.png"), "the stream is empty"),
+        (("decompress", "cut.sodec", "-o", "x.png"), "truncated"),
+        (("decompress", "good.sodec", "-o", "x.what"), ".what"),
+        (("compress", "emptyfolder", "-o", "out"), "no files of"),
+    ],
+)
+def test_errors_are_one_line_and_leave_nothing_behind(run, tmp_path, arguments, message):
+    Image.fromarray(photo(20, 20)).save("a.png")
+    (tmp_path / "text.txt").write_text("words")
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "emptyfolder").mkdir()
+    data = codec().compress(photo(20, 20))
+    (tmp_path / "good.sodec").write_bytes(data)
+    (tmp_path / "cut.sodec").write_bytes(data[:-3])
+    before = sorted(tmp_path.rglob("*"))
+    code, out, errors = run(*arguments)
+    assert code == 2
+    assert out == ""
+    assert errors.count("\n") == 1
+    assert message in errors
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_jpeg_can_not_hold_alpha(run):
+    Image.fromarray(np.dstack([photo(20, 20), photo(20, 20)[..., 0]])).save("a.png")
+    assert run("compress", "a.png", "-o", "a.sodec")[0] == 0
+    code, _, errors = run("decompress", "a.sodec", "-o", "b.jpg")
+    assert code == 2
+    assert "transparency" in errors
+
+
+def test_info_itemises_the_bytes_without_torch(run, tmp_path):
+    Image.fromarray(photo(50, 40)).save("a.png")
+    run("compress", "a.png", "-o", "a.sodec", "-q", 30)
+    code, out, _ = run("info", "a.sodec", weights=False)
+    assert code == 0
+    for word in ("50x40", "quality 30", "header", "lane states", "integrity", "total"):
+        assert word in out
+    script = (
+        "import sys; from sodec.cli import main; main(sys.argv[1:], standalone_mode=False); "
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script, "info", str(tmp_path / "a.sodec")], check=True, cwd=tmp_path)
+
+
+def test_demo_writes_both_pictures_side_by_side(run):
+    code, out, _ = run("demo", "-o", "pair.png")
+    assert code == 0
+    assert "bit per pixel" in out
+    assert "PSNR" in out
+    assert Image.open("pair.png").size == (2 * 672 + 4, 448)
+
+
+def test_help_teaches():
+    command = [sys.executable, "-m", "sodec", "compress", "--help"]
+    out = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "sodec compress photo.jpg -o photo.sodec" in out.stdout
+
+
+def test_import_is_light(tmp_path):
+    script = "import sys, sodec; dir(sodec); assert not {'torch', 'numpy'} & set(sys.modules), sodec.__version__"
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path)

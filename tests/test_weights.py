@@ -1,0 +1,96 @@
+"""A folder of weights: whole, or refused by name.
+
+pytest tests/test_weights.py
+"""
+
+import json
+
+import numpy as np
+import pytest
+from tiny import write_weights
+
+import sodec
+from sodec import weights
+from sodec.errors import UnknownModelError, WeightsError
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    bundle = write_weights(tmp_path)
+    again = weights.find("anything", tmp_path)
+    assert again.fingerprint == bundle.fingerprint
+    assert again.name == "tiny"
+    for name, array in bundle.tensors().items():
+        assert np.array_equal(again.tensors()[name], array)
+    assert np.array_equal(again.coding.y_tables.cumulative, bundle.coding.y_tables.cumulative)
+    assert np.array_equal(again.coding.offsets, bundle.coding.offsets)
+
+
+def test_fingerprint_follows_the_tensors(tmp_path):
+    assert write_weights(tmp_path / "a").fingerprint == write_weights(tmp_path / "b").fingerprint
+    assert write_weights(tmp_path / "a").fingerprint != write_weights(tmp_path / "c", seed=1).fingerprint
+
+
+def test_files_stay_below_the_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr("sodec.weights.bundle.MAX_FILE_BYTES", 500_000)
+    bundle = write_weights(tmp_path)
+    assert len(bundle.files) > 2
+    assert all(path.stat().st_size <= 500_000 for path in tmp_path.glob("network-*"))
+    sodec.Codec(weights=tmp_path)
+
+
+def test_damage_is_named(tmp_path):
+    write_weights(tmp_path)
+    shard = tmp_path / "network-1.safetensors"
+    data = shard.read_bytes()
+    shard.write_bytes(data[:-1])
+    with pytest.raises(WeightsError, match=r"network-1\.safetensors is altered or incomplete"):
+        weights.find("tiny", tmp_path)
+    shard.unlink()
+    with pytest.raises(WeightsError, match=r"network-1\.safetensors can't be read"):
+        weights.find("tiny", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.pop("files"), "does not describe weights"),
+        (lambda d: d.update(format=2), "format 2"),
+        (lambda d: d.update(fingerprint="000000"), "000000"),
+    ],
+)
+def test_broken_descriptions_are_named(tmp_path, change, message):
+    write_weights(tmp_path)
+    description = json.loads((tmp_path / "model.json").read_text())
+    change(description)
+    (tmp_path / "model.json").write_text(json.dumps(description))
+    with pytest.raises(WeightsError, match=message):
+        weights.find("tiny", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c, n: c.update(vit_depth=2), "lacks"),
+        (lambda c, n: c.update(surprise=1), "unknown configuration fields: surprise"),
+        (lambda c, n: c.pop("vit"), "missing configuration fields: vit"),
+        (lambda c, n: c.update(content=4), "the model needs"),
+        (lambda c, n: n.update(extra=np.zeros(1, np.float16)), "'extra'"),
+    ],
+)
+def test_weights_of_another_architecture_are_named(tmp_path, change, message):
+    bundle = write_weights(tmp_path / "a")
+    config, networks = dict(bundle.config), bundle.tensors()
+    change(config, networks)
+    weights.write(tmp_path / "b", config, bundle.coding, networks)
+    with pytest.raises(WeightsError, match=message):
+        sodec.Codec(weights=tmp_path / "b")
+
+
+def test_unknown_model_and_empty_folder(tmp_path):
+    with pytest.raises(UnknownModelError, match="'nosuch'"):
+        sodec.Codec("nosuch")
+    with pytest.raises(WeightsError, match=r"model\.json"):
+        sodec.Codec(weights=tmp_path)
+    (tmp_path / "model.json").write_text("{")
+    with pytest.raises(WeightsError, match="not JSON"):
+        sodec.Codec(weights=tmp_path)
