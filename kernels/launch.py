@@ -1,0 +1,69 @@
+"""Launch configurations: pinned per architecture in launch_configs.json, and a fixed rule for the rest.
+
+Nothing is timed at run time: a timed choice could differ from run to run, and with it the order of a sum.
+An architecture that the file does not list gets its "default" section, sized to fit 96 KiB of shared memory
+(what the smallest GPUs of compute capability 8.0 and newer have); kernels run by the interpreter get
+"interpreter", small tiles so that small tests still have several programs and masked edges.
+
+`wins` names the architectures on which a kernel was measured to beat PyTorch's best. It is empty:
+nothing has been measured on a GPU yet, so automatic dispatch uses PyTorch everywhere.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import DeviceError
+from .legality import capability
+
+VERSION = 1
+LOG2_E = 1.4426950408889634  # the attention kernels' softmax is in base 2
+
+
+@cache
+def table() -> dict[str, Any]:
+    """The file's content; another version of it is a `DeviceError`."""
+    content: dict[str, Any] = json.loads(Path(__file__).with_name("launch_configs.json").read_text(encoding="utf-8"))
+    if content.get("version") != VERSION:
+        raise DeviceError(f"launch_configs.json has version {content.get('version')}, this code reads {VERSION}")
+    return content
+
+
+def architecture(device: torch.device) -> str:
+    """The name of a device's section: "sm90" for compute capability 9.0, "interpreter" for a CPU."""
+    return "sm{}{}".format(*capability(device.index or 0)) if device.type == "cuda" else "interpreter"
+
+
+def config(name: str, x: Tensor) -> dict[str, int]:
+    """Tile sizes (capitals) and num_warps, num_stages of a kernel, by architecture and width of the dtype in bits."""
+    sections = table()["configs"]
+    section = sections.get(architecture(x.device), sections["default"])
+    found: dict[str, int] = section[name][str(8 * x.element_size())]
+    return dict(found)
+
+
+def won(name: str, device: torch.device) -> bool:
+    """Whether the kernel was measured to win on this architecture."""
+    return architecture(device) in table()["wins"].get(name, ())
+
+
+def on_device_of(x: Tensor) -> AbstractContextManager[Any]:
+    """Triton launches on the current device, so make it the tensor's."""
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
+
+
+def blocks(size: int, block: int) -> int:
+    """How many blocks cover a size."""
+    return -(-size // block)
+
+
+def power_of_two(size: int, least: int = 16) -> int:
+    """The smallest power of two that holds a size; matrix units want at least 16."""
+    return max(least, 1 << (size - 1).bit_length())

@@ -1,0 +1,284 @@
+"""Each Triton kernel against float64, beside what plain PyTorch loses in the same dtype.
+
+Run: pytest tests/test_kernels.py. With a GPU the kernels run compiled; without, under Triton's interpreter
+(conftest.py sees to it), hence shapes of well under 100 programs a launch.
+"""
+
+import importlib
+import json
+import math
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from sodec.kernels import dispatch, launch, legality, reference
+
+from sodec.errors import DeviceError
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+CAN_RUN = legality.has_triton() and (DEVICE == "cuda" or legality.interpreted())
+needs_triton = pytest.mark.skipif(not CAN_RUN, reason="triton is not installed, or not interpreted without a GPU")
+
+
+@pytest.fixture(autouse=True)
+def _poisoned(monkeypatch):
+    """Every buffer that a launcher asks for starts as NaN, so an element left unwritten shows."""
+    monkeypatch.delenv("SODEC_KERNELS", raising=False)
+    for name in ("empty", "empty_like"):
+        plain = getattr(torch, name)
+        monkeypatch.setattr(torch, name, lambda *args, _plain=plain, **more: _plain(*args, **more).fill_(math.nan))
+
+
+@pytest.fixture(autouse=True)
+def _rounding(monkeypatch):
+    """The interpreter truncates float32 to bfloat16 where a GPU rounds to nearest, which alone would double the
+    error. So these conversions are PyTorch's here; all others stay the interpreter's."""
+    if not (CAN_RUN and legality.interpreted()):
+        return
+    import triton.language as tl
+    from triton.runtime import interpreter
+
+    theirs = interpreter._convert_float
+
+    def convert(data, source, target, mode):
+        if (source, target) == (tl.float32, tl.bfloat16):
+            return torch.tensor(np.asarray(data)).bfloat16().view(torch.int16).numpy().view(np.uint16)
+        if (source, target) == (tl.bfloat16, tl.float32):
+            return (np.asarray(data).astype(np.uint32) << 16).view(np.float32)
+        return theirs(data, source, target, mode)
+
+    monkeypatch.setattr(interpreter, "_convert_float", convert)
+
+
+def draw(*shape, dtype, mean=-2.3):
+    """Random values far from zero mean, where careless sums of squares cancel."""
+    generator = torch.Generator().manual_seed(math.prod(shape))
+    return (torch.randn(shape, generator=generator) + mean).to(DEVICE, dtype)
+
+
+def check(name, exact, *args):
+    """The kernel's largest error is at most twice that of PyTorch in the same dtype (and an ulp of float32)."""
+    out = getattr(dispatch, name)(*args, choice="triton")
+    plain = getattr(dispatch, name)(*args, choice="torch")
+    wanted = exact(*(a.double() if isinstance(a, torch.Tensor) else a for a in args))
+    assert out.shape == plain.shape
+    assert out.dtype == plain.dtype
+    assert out.isfinite().all()
+    error, allowed = ((t.double() - wanted).abs().max().item() for t in (out, plain))
+    assert error <= 2 * allowed + 1e-6 * wanted.abs().max().item() + 1e-7
+
+
+def exact_step(latent, noise, alpha):
+    return (latent - math.sqrt(1 - alpha) * noise) / math.sqrt(alpha)
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(1,), (1, 4, 9, 7), (2, 32, 13, 11), (1000,)])
+def test_affine_step(shape, dtype):
+    latent, noise = draw(*shape, dtype=dtype), draw(*shape, dtype=torch.float32, mean=0.0)
+    if len(shape) == 4:
+        latent, noise = (t.contiguous(memory_format=torch.channels_last) for t in (latent, noise))
+    check("affine_step", exact_step, latent, noise, 0.0047)
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("rows", "width"), [((1,), 1), ((63,), 40), ((7, 11), 130), ((1000,), 64)])
+def test_geglu(rows, width, dtype):
+    check("geglu", reference.geglu, draw(*rows, 2 * width, dtype=dtype))
+
+
+@needs_triton
+@pytest.mark.parametrize("silu", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("shape", "groups"), [((1, 64, 1, 1), 32), ((2, 40, 9, 7), 4), ((1, 48, 25, 40), 3), ((1, 33, 11, 7), 33)]
+)
+def test_group_norm_silu(shape, groups, dtype, silu):
+    x = draw(*shape, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    weight, bias = draw(shape[1], dtype=torch.float32, mean=1.0), draw(shape[1], dtype=torch.float32, mean=0.5)
+    check("group_norm_silu", reference.group_norm_silu, x, groups, weight, bias, 1e-5, silu)
+
+
+@needs_triton
+def test_group_norm_silu_far_from_zero():
+    x = draw(1, 32, 20, 20, dtype=torch.float32, mean=1000.0).contiguous(memory_format=torch.channels_last)
+    one, zero = torch.ones(32, device=DEVICE), torch.zeros(32, device=DEVICE)
+    check("group_norm_silu", reference.group_norm_silu, x, 8, one, zero, 1e-5, True)
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("b", "n", "t", "h", "d"),
+    [(1, 1, 1, 1, 32), (2, 63, 7, 2, 40), (1, 77, 77, 3, 64), (1, 1000, 77, 2, 32), (1, 63, 128, 1, 128),
+     (1, 77, 129, 2, 32), (1, 130, 300, 1, 24)],
+)  # fmt: skip
+def test_guided_attention(b, n, t, h, d, dtype):
+    q = draw(b, n, h, d, dtype=dtype)
+    k, v = draw(b, t, 2, h, d, dtype=dtype).unbind(2)  # slices of a packed product
+    check("guided_attention", reference.softmax_attention, q, k, v)
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("b", "n", "h", "d"), [(1, 1, 1, 32), (2, 63, 2, 40), (1, 77, 2, 64), (1, 256, 1, 32), (1, 1000, 1, 32)]
+)
+def test_self_attention(b, n, h, d, dtype):
+    check("self_attention", lambda qkv: reference.softmax_attention(*qkv.unbind(2)), draw(b, n, 3, h, d, dtype=dtype))
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("b", "n", "c"), [(1, 1, 512), (1, 63, 512), (2, 77, 384), (1, 200, 24)])
+def test_wide_attention(b, n, c, dtype):
+    q, k, v = draw(b, n, 3, c, dtype=dtype).unbind(2)
+    check("wide_attention", lambda *qkv: reference.softmax_attention(*(t[:, :, None] for t in qkv))[:, :, 0], q, k, v)
+
+
+def samples(dtype=torch.float32):
+    """One input for every kernel."""
+    x = draw(1, 8, 5, 3, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    one = torch.ones(8, device=DEVICE, dtype=dtype)
+    q = draw(1, 5, 2, 16, dtype=dtype)
+    return {
+        "affine_step": (x, x, 0.5),
+        "geglu": (draw(3, 10, dtype=dtype),),
+        "group_norm_silu": (x, 2, one, one, 1e-5, True),
+        "guided_attention": (q, q[:, :3], q[:, :3]),
+        "self_attention": (draw(1, 5, 3, 2, 16, dtype=dtype),),
+        "wide_attention": (draw(1, 5, 32, dtype=dtype),) * 3,
+    }
+
+
+@needs_triton
+@pytest.mark.parametrize("name", dispatch.KERNELS)
+def test_operator_is_registered_with_its_fake(name, monkeypatch):
+    monkeypatch.undo()  # opcheck compares buffers of its own
+    operator = getattr(importlib.import_module(f"sodec.kernels.{name}"), name)
+    torch.library.opcheck(operator, samples()[name])
+
+
+@pytest.mark.parametrize("name", dispatch.KERNELS)
+def test_automatic_is_pytorch_until_a_kernel_has_won(name, monkeypatch):
+    args = samples()[name]
+    plain = getattr(reference, name)(*args)
+    monkeypatch.setattr(launch, "config", lambda *_: pytest.fail("a kernel was launched"))
+    assert torch.equal(getattr(dispatch, name)(*args), plain)
+
+
+@needs_triton
+@pytest.mark.parametrize("name", dispatch.KERNELS)
+def test_a_winner_is_used_and_one_setting_switches_it_off(name, monkeypatch):
+    launched = []
+    config = launch.config
+    monkeypatch.setattr(launch, "won", lambda *_: True)
+    monkeypatch.setattr(launch, "config", lambda name, x: launched.append(name) or config(name, x))
+    args = samples()[name]
+    getattr(dispatch, name)(*args)
+    assert launched == [name]
+    monkeypatch.setenv("SODEC_KERNELS", f"{name}=torch")
+    getattr(dispatch, name)(*args)
+    assert launched == [name]
+    # An input that the kernel does not serve goes to PyTorch, which is not asked for explicitly.
+    monkeypatch.delenv("SODEC_KERNELS")
+    getattr(dispatch, name)(*(a.double() if isinstance(a, torch.Tensor) else a for a in args))
+    assert launched == [name]
+
+
+X = "affine_step"  # its sample is a plain (1, 8, 5, 3) in channels_last memory
+REFUSED = {
+    "dtype torch.float64": ("geglu", lambda s: [s["geglu"][0].double()]),
+    "is not even": ("geglu", lambda s: [s["geglu"][0][:, :9]]),
+    "not contiguous": ("geglu", lambda s: [s["geglu"][0][:, :8]]),
+    "no elements": ("geglu", lambda s: [s["geglu"][0][:0]]),
+    "requires a gradient": ("geglu", lambda s: [s["geglu"][0].clone().requires_grad_()]),
+    "3 groups do not divide 8 channels": ("group_norm_silu", lambda s: [s[X][0], 3, *s["group_norm_silu"][2:4]]),
+    "channels_last": ("group_norm_silu", lambda s: [s[X][0].contiguous(), *s["group_norm_silu"][1:4]]),
+    r"are not \(8,\)": ("group_norm_silu", lambda s: [s[X][0], 2, *[torch.ones(4, device=DEVICE)] * 2]),
+    "differ in shape or layout": ("affine_step", lambda s: [s[X][0], s[X][0].contiguous(), 0.5]),
+    "not dense": ("affine_step", lambda s: [*[s[X][0][:, ::2]] * 2, 0.5]),
+    r"alpha 0.0 is not": ("affine_step", lambda s: [*s[X][:2], 0.0]),
+    "shapes do not match": ("guided_attention", lambda s: [s["guided_attention"][0], *s["wide_attention"][:2]]),
+    "no tokens": ("guided_attention", lambda s: [s["guided_attention"][0], *[s["guided_attention"][1][:, :0]] * 2]),
+    "different dtypes": ("guided_attention", lambda s: [s["guided_attention"][0].half(), *s["guided_attention"][1:]]),
+    "129 channels per head": ("self_attention", lambda s: [torch.ones(1, 2, 3, 1, 129, device=DEVICE)]),
+    r"not \(B, N, 3, H, D\)": ("self_attention", lambda s: [s["guided_attention"][0]]),
+    "not side by side": ("self_attention", lambda s: [s["self_attention"][0].transpose(3, 4)]),
+    "513 channels per head": ("wide_attention", lambda s: [torch.ones(1, 2, 513, device=DEVICE)] * 3),
+    "not three times": ("wide_attention", lambda s: [*s["wide_attention"][:2], s["guided_attention"][0]]),
+}
+
+
+@needs_triton
+@pytest.mark.parametrize("reason", REFUSED)
+def test_an_explicit_choice_that_cannot_be_served_raises(reason):
+    name, spoil = REFUSED[reason]
+    args = spoil(samples())
+    with pytest.raises(DeviceError, match=f"kernel {name}: .*{reason}"):
+        getattr(dispatch, name)(*args, choice="triton")
+    if name == "group_norm_silu":
+        args = [*args, 1e-5, True]
+    # The operator itself is as careful. (Autograd's wrapper hides the gradient from it.)
+    if reason != "requires a gradient":
+        with pytest.raises(DeviceError, match=reason):
+            getattr(torch.ops.sodec, name)(*args)
+
+
+def test_without_triton_or_a_gpu(monkeypatch):
+    x = torch.ones(2, 4)
+    monkeypatch.setenv("SODEC_KERNELS", "triton")
+    monkeypatch.setattr(legality, "has_triton", lambda: False)
+    with pytest.raises(DeviceError, match="triton is not installed"):
+        dispatch.geglu(x)
+    monkeypatch.setattr(legality, "has_triton", lambda: True)
+    monkeypatch.setattr(legality, "interpreted", lambda: False)
+    with pytest.raises(DeviceError, match="needs a CUDA device, the input is on cpu"):
+        dispatch.geglu(x)
+    assert torch.equal(dispatch.geglu(x, choice="auto"), reference.geglu(x))
+
+
+def test_settings():
+    assert set(dispatch.parse("").values()) == {"auto"}
+    assert set(dispatch.parse("torch").values()) == {"torch"}
+    modes = dispatch.parse("geglu=torch, triton")
+    assert modes.pop("geglu") == "torch"
+    assert set(modes.values()) == {"triton"}
+    for wrong in ("cuda", "geglu", "geglu=on", "gelu=torch", "=torch"):
+        with pytest.raises(DeviceError, match="SODEC_KERNELS"):
+            dispatch.parse(wrong)
+    with pytest.raises(DeviceError, match="choice 'fast'"):
+        dispatch.geglu(torch.ones(2, 4), choice="fast")
+
+
+def test_launch_configurations(monkeypatch):
+    content = launch.table()
+    assert {"sm80", "sm90", "default", "interpreter"} == set(content["configs"])
+    for section in content["configs"].values():
+        assert set(section) == set(dispatch.KERNELS)
+        for by_width in section.values():
+            assert set(by_width) == {"16", "32"}
+            for config in by_width.values():
+                tiles = [size for key, size in config.items() if key.isupper() and key not in ("PROGRAMS", "SPLIT")]
+                assert all(size & (size - 1) == 0 for size in tiles)
+    monkeypatch.setattr(launch, "architecture", lambda _: "sm75000")
+    assert launch.config("geglu", torch.ones(1)) == content["configs"]["default"]["geglu"]["32"]
+    monkeypatch.setattr(launch, "VERSION", -1)
+    launch.table.cache_clear()
+    with pytest.raises(DeviceError, match="version"):
+        launch.table()
+
+
+def test_importing_the_package_loads_neither_torch_nor_triton():
+    code = "import json, sys, sodec.kernels; print(json.dumps([m for m in ('torch', 'triton') if m in sys.modules]))"
+    assert json.loads(subprocess.check_output([sys.executable, "-c", code])) == []
+    code = ("import json, sys, torch; from sodec.kernels import dispatch; dispatch.geglu(torch.ones(2, 4)); "
+            "print(json.dumps(['triton' in sys.modules, torch.cuda.is_initialized()]))")  # fmt: skip
+    environment = {k: v for k, v in os.environ.items() if k != "SODEC_KERNELS"}
+    assert json.loads(subprocess.check_output([sys.executable, "-c", code], env=environment)) == [False, False]
