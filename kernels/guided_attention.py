@@ -5,8 +5,8 @@
 q (B, N, H, D), k and v (B, T, H, D), any strides with the channels of a head side by side (slices of a packed
 product serve); out (B, N, H, D) contiguous. Scores and softmax in float32, weights rounded to v's dtype for the
 second product, as PyTorch's fused kernels do.
-Up to 128 tokens (77 of sd21) are one padded tile, if it fits the chip: a plain softmax, no loop. More (a token is
-32x32 pixels in lite, so 2,040 at 1920x1080) are read tile by tile with a running maximum.
+Up to 128 tokens (77 of sd21) are one padded tile: a plain softmax, no loop. More (a token is 32x32 pixels in lite,
+so 2,040 at 1920x1080), and float32, whose tile of 128 spills registers, go tile by tile with a running maximum.
 Source: Attention is all you need (Vaswani et al., 2017); for the loop, online_softmax.py.
 """
 
@@ -22,7 +22,6 @@ from .reference import guided_attention as reference
 __all__ = ["guided_attention", "reference"]
 
 ONE_TILE = 128  # tokens
-ONE_TILE_BYTES = 32768  # of k, and as many of v: more, as in float32 with 128 channels, and registers spill
 
 
 @triton.jit
@@ -80,7 +79,7 @@ def guided_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     out = torch.empty((b, n, h, d), dtype=q.dtype, device=q.device)
     config = launch.config("guided_attention", q)
     padded = launch.power_of_two(d)
-    loop = tokens > ONE_TILE or launch.power_of_two(tokens) * padded * q.element_size() > ONE_TILE_BYTES
+    loop = tokens > ONE_TILE or q.dtype == torch.float32
     if not loop:
         config["BLOCK_T"] = launch.power_of_two(tokens)
     grid = (launch.blocks(n, config["BLOCK_Q"]) * b * h,)
