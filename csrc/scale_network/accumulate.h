@@ -22,9 +22,9 @@ struct AccumulateRow {
 
 constexpr int kOutputBlock = 16;
 
-// group and element type of activations and weights: pairs are uint16 and int16, quads uint8 and int8.
-void accumulate_row_portable(const AccumulateRow* row);    // pairs
-void accumulate_row_avx2(const AccumulateRow* row);        // pairs
-void accumulate_row_avx512vnni(const AccumulateRow* row);  // quads
+// Each wants weights in its own group of inputs, and its own types of activations and weights.
+void accumulate_row_portable(const AccumulateRow* row);    // 1, uint16 and int16
+void accumulate_row_avx2(const AccumulateRow* row);        // 2, uint16 and int16
+void accumulate_row_avx512vnni(const AccumulateRow* row);  // 4, uint8 and int8
 
 }  // namespace sodec

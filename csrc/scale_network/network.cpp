@@ -114,9 +114,10 @@ ScaleNetwork::ScaleNetwork(const std::vector<ScaleLayer>& layers, Isa isa) : isa
                       layer.multiplier};
         packed.bias.resize(static_cast<size_t>(packed.padded_outputs), 0);
         if (isa == Isa::avx512vnni) {
-            packed.quads = pack<int8_t>(layer, packed.padded_inputs, packed.padded_outputs, 4);
+            packed.weights8 = pack<int8_t>(layer, packed.padded_inputs, packed.padded_outputs, 4);
         } else {
-            packed.pairs = pack<int16_t>(layer, packed.padded_inputs, packed.padded_outputs, 2);
+            const int group = isa == Isa::avx2 ? 2 : 1;
+            packed.weights16 = pack<int16_t>(layer, packed.padded_inputs, packed.padded_outputs, group);
         }
         layers_.push_back(std::move(packed));
     }
@@ -175,7 +176,7 @@ void ScaleNetwork::run(const int16_t* z, size_t height, size_t width, const int3
         row.inputs = layer.padded_inputs;
         row.outputs = layer.padded_outputs;
         row.pixels = static_cast<int>(image.width);
-        row.weights = layer.quads.empty() ? static_cast<const void*>(layer.pairs.data()) : layer.quads.data();
+        row.weights = layer.weights8.empty() ? static_cast<const void*>(layer.weights16.data()) : layer.weights8.data();
         row.bias = layer.bias.data();
         row.sums = sums.data();
         for (size_t y = 0; y < image.height; ++y) {

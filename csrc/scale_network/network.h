@@ -39,8 +39,8 @@ private:
     struct Packed {
         int inputs, outputs, kernel, shift, upsample;
         int padded_inputs, padded_outputs;
-        std::vector<int16_t> pairs;  // one of the two, as the instruction set wants it
-        std::vector<int8_t> quads;
+        std::vector<int16_t> weights16;  // one of the two, as the instruction set wants it
+        std::vector<int8_t> weights8;
         std::vector<int32_t> bias, multiplier;
     };
 

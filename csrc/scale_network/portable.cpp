@@ -9,13 +9,14 @@ void accumulate_row_portable(const AccumulateRow* row) {
         for (int block = 0; block < row->outputs; block += kOutputBlock) {
             int32_t sum[kOutputBlock];
             for (int o = 0; o < kOutputBlock; ++o) sum[o] = row->bias[block + o];
-            const int16_t* w = weights + 2 * block;
+            const int16_t* w = weights + block;
             for (int ky = 0; ky < row->taps; ++ky) {
                 // The k taps of a row are neighbours in memory, so they read as one run of k * inputs activations.
                 const uint16_t* a = static_cast<const uint16_t*>(row->rows[ky]) + static_cast<int64_t>(p) * row->inputs;
-                for (int i = 0; i < row->taps * row->inputs; i += 2, w += 2 * row->outputs) {
-                    const int32_t first = a[i], second = a[i + 1];
-                    for (int o = 0; o < kOutputBlock; ++o) sum[o] += first * w[2 * o] + second * w[2 * o + 1];
+                for (int i = 0; i < row->taps * row->inputs; ++i, w += row->outputs) {
+                    // A product of two int16 is what compilers know to widen with the vectors of any machine.
+                    const int16_t activation = static_cast<int16_t>(a[i]);
+                    for (int o = 0; o < kOutputBlock; ++o) sum[o] += activation * w[o];
                 }
             }
             for (int o = 0; o < kOutputBlock; ++o) sums[block + o] = sum[o];
