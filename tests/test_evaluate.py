@@ -395,7 +395,7 @@ def test_parts_table_tells_which_part_earns_its_place():
 
 
 def test_parts_need_another_picture():
-    with pytest.raises(ValueError, match="two pictures"):
+    with pytest.raises(UnsupportedPictureError, match="two pictures"):
         parts.evaluate_parts(StubCodec(), {"a": picture()}, [], progress=False)
 
 
@@ -453,6 +453,20 @@ def test_command_with_the_tiny_model(tiny, folder):
     times = [[row for row in text.splitlines() if row.startswith("| jpeg")] for text in (first.output, again.output)]
     # Times and all: the rows are those of the first run.
     assert times[0] == times[1]
+
+
+@pytest.mark.usefixtures("spared_threads")
+def test_what_a_report_lacks_is_named_and_the_rest_is_written(tiny, folder, monkeypatch):
+    for module in ("bjontegaard", "matplotlib"):
+        monkeypatch.setitem(sys.modules, module, None)
+    (folder / "1.png").unlink()
+    out = folder / "report"
+    result = call(folder, "--weights", tiny, "--qualities", "1,50", "--metrics", "psnr", "--parts",
+                  "--against", "jpeg", "--out", out)  # fmt: skip
+    assert result.exit_code == 0, result.output
+    for name in ("BD-rate: BD-rate needs `pip install bjontegaard`", "plots: plots needs", "parts: another picture's"):
+        assert f"left out: {name}" in result.output
+    assert {file.name for file in out.iterdir()} == {"rows.json", "report.md", "contact-sheet.png"}
 
 
 # -- the command

@@ -72,7 +72,7 @@ def eval_command(
     """
     import torch
 
-    from ..errors import UnknownModelError
+    from ..errors import UnknownModelError, UnsupportedPictureError
     from . import codecs, report, run
     from .metrics import available
 
@@ -88,7 +88,7 @@ def eval_command(
             ours.append(codecs.SodecCodec(qualities, model=model, weights=weights, device=device, mode=mode))
     known = _codecs(reuse)
     tested = [*ours, *(rival for rival in rivals if rival.name not in known)]
-    left_out |= missing
+    left_out |= missing | report.missing()
     if not tested:
         raise UnknownModelError(f"no codec to evaluate{''.join(f'; {name}: {why}' for name, why in left_out.items())}")
     result = run.evaluate(tested, paths, chosen)
@@ -97,7 +97,12 @@ def eval_command(
         _add(result, reuse)
     skipped = set(result.skipped)
     usable = [path for path in paths if str(path) not in skipped]
-    table = _parts(ours[0], usable, chosen, qualities) if parts and ours else []
+    table: list[Part] = []
+    if parts and ours:
+        try:
+            table = _parts(ours[0], usable, chosen, qualities)
+        except UnsupportedPictureError as error:
+            result.left_out["parts"] = str(error)
     text = report.text(result, table)
     click.echo(text, nl=False)
     if out is None:

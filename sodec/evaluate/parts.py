@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
+from ..errors import UnsupportedPictureError
 from .metrics import METRICS, Array, Metric
 from .run import figure, markdown
 
@@ -58,11 +59,16 @@ def evaluate_parts(
     pictures
         uint8 (H, W, 3) by name, each small enough for one tile; at least two, so that there are another picture's
         tokens: each takes those of the next.
+
+    Raises
+    ------
+    UnsupportedPictureError
+        There are fewer than two pictures, or one is of several tiles.
     """
     import torch
 
     if len(pictures) < 2:
-        raise ValueError(f"another picture's tokens need two pictures; there is {len(pictures)}")
+        raise UnsupportedPictureError(f"another picture's tokens need two pictures; there is {len(pictures)}")
     rows = []
     with tqdm(total=len(qualities) * len(LABELS) * len(pictures), unit="decoding", disable=not progress) as bar:
         for quality in qualities:
@@ -125,7 +131,10 @@ def findings(rows: Sequence[Part]) -> list[str]:
 
 def _latents(codec: Any, data: bytes) -> tuple[Tensor, Tensor, Tensor]:
     """y_hat, z_hat and quality, for `SodecModel.decode`: y_hat comes in float32, the model may compute in less."""
-    y_hat, z_hat, quality = codec.latents(data)
+    try:
+        y_hat, z_hat, quality = codec.latents(data)
+    except ValueError as error:
+        raise UnsupportedPictureError(f"the parts can't be told apart: {error}") from None
     return y_hat.to(z_hat.dtype), z_hat, quality
 
 

@@ -9,7 +9,7 @@ from ..errors import OutputError
 from .bdrate import bd_rate, bd_table, rate_table
 from .codecs import ImageCodec
 from .metrics import METRICS
-from .optional import MissingPackageError
+from .optional import MissingPackageError, require
 from .parts import Part, findings, parts_table
 from .plots import curves
 from .run import Evaluation, means, table, write_json
@@ -28,6 +28,17 @@ def prepare(folder: Path) -> None:
         raise OutputError(f"{folder} can't be made: {error.strerror}") from None
 
 
+def missing() -> dict[str, str]:
+    """What a report must do without here, and why: known before hours are spent."""
+    left_out = {}
+    for name, module in (("BD-rate", "bjontegaard"), ("plots", "matplotlib")):
+        try:
+            require(module, name)
+        except MissingPackageError as error:
+            left_out[name] = str(error)
+    return left_out
+
+
 def text(result: Evaluation, parts: Sequence[Part] = ()) -> str:
     """Tables of means, of values at given rates, of BD-rates of sodec against the rest, and of the parts; markdown.
 
@@ -37,20 +48,17 @@ def text(result: Evaluation, parts: Sequence[Part] = ()) -> str:
     names = [name for name in METRICS if any(name in row.metrics for row in rows)]
     compared = [name for name in names if name not in NOT_COMPARED]
     blocks = [table(rows)]
-    left_out = dict(result.left_out)
-    try:
+    if "BD-rate" not in result.left_out:
         blocks += [rate_table(rows, name, RATES) for name in compared]
         codecs = dict.fromkeys(row.codec for row in rows)
         ours, rivals = ([c for c in codecs if c.startswith("sodec") is own] for own in (True, False))
         pairs = [bd_rate(rows, own, rival, name) for name in compared for own in ours for rival in rivals]
         if pairs:
             blocks.append(bd_table(pairs))
-    except MissingPackageError as error:
-        left_out["BD-rate"] = str(error)
     if parts:
         blocks.append(parts_table(parts))
         blocks.append("\n".join(findings(parts)) or "The full decoder wins every row.")
-    blocks += [f"left out: {name}: {reason}" for name, reason in left_out.items()]
+    blocks += [f"left out: {name}: {reason}" for name, reason in result.left_out.items()]
     blocks += [f"skipped: {name}: {reason}" for name, reason in result.skipped.items()]
     if result.skipped:
         blocks.append(f"{len(result.skipped)} pictures skipped")
@@ -58,17 +66,15 @@ def text(result: Evaluation, parts: Sequence[Part] = ()) -> str:
 
 
 def write(folder: Path, result: Evaluation, report: str) -> list[Path]:
-    """rows.json, report.md and a figure per metric. Without matplotlib the figures are left out."""
+    """rows.json, report.md and, unless plots are left out, a figure per metric."""
     files = [folder / "rows.json", folder / "report.md"]
     rows = means(result.rows)
     try:
         write_json(files[0], result)
         files[1].write_text(report, encoding="utf-8")
         for name in METRICS:
-            if any(row.metrics.get(name) is not None for row in rows):
+            if "plots" not in result.left_out and any(row.metrics.get(name) is not None for row in rows):
                 files += curves(rows, name, folder)
-    except MissingPackageError as error:
-        result.left_out["plots"] = str(error)
     except OSError as error:
         raise OutputError(f"{folder} can't be written: {error.strerror}") from None
     return files
