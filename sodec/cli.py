@@ -13,6 +13,7 @@ import click
 
 from . import __version__
 from .errors import OutputError, SodecError, UnsupportedPictureError
+from .evaluate.cli import eval_command
 
 if TYPE_CHECKING:
     from .codec import Codec
@@ -173,6 +174,9 @@ def train(arguments: tuple[str, ...]) -> None:
     from .train.__main__ import main as run
 
     run(list(arguments))
+
+
+main.add_command(eval_command)
 
 
 def _codec(model: str, weights: Path | None, device: str, dtype: str, threads: int | None) -> Codec:

@@ -120,9 +120,9 @@ def test_demo_writes_both_pictures_side_by_side(run):
     assert Image.open("pair.png").size == (2 * 672 + 4, 448)
 
 
-def test_help_teaches():
+def test_help_teaches(tmp_path):
     command = [sys.executable, "-m", "sodec", "compress", "--help"]
-    out = subprocess.run(command, capture_output=True, text=True, check=True)
+    out = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert "sodec compress photo.jpg -o photo.sodec" in out.stdout
 
 
