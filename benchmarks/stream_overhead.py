@@ -1,0 +1,81 @@
+"""How far the bytes on disk are from what the model says that they must cost.
+
+python benchmarks/stream_overhead.py PICTURES... [--weights FOLDER]
+
+The model's estimate is -log2 of its own probabilities: for y the mass of each integer under the Gaussian of its
+scale index, in double precision, skipped elements included; for z the frequencies of the factorised prior.
+"""
+
+import argparse
+import math
+from pathlib import Path
+
+import numpy as np
+
+import sodec
+from sodec import container, symbols
+from sodec.evaluate.run import find_pictures, read_picture
+from sodec.models.config import ModelConfig
+
+QUALITIES = (1, 25, 50, 75, 100)
+mass = np.vectorize(lambda x, s: 0.5 * (math.erf((x + 0.5) / s / 2**0.5) - math.erf((x - 0.5) / s / 2**0.5)))
+
+
+def estimate(codec, data):
+    """Bits of z and y of a stream."""
+    stream = container.read(data)
+    config = ModelConfig.from_dict(dict(codec.bundle.config))
+    bits_z = bits_y = 0.0
+    tile = 1 << stream.tile_log2
+    boxes = [
+        (min(tile, stream.height - top), min(tile, stream.width - left))
+        for top in range(0, stream.height, tile)
+        for left in range(0, stream.width, tile)
+    ]
+    for payload, (height, width) in zip(stream.payloads, boxes, strict=True):
+        rows, columns = -(-height // 16), -(-width // 16)
+        z, y = symbols.decode(codec.coding, payload, stream.quality, rows, columns)
+        bits_z += z_bits(codec.coding.z_tables, z)
+        indexes = symbols.scale_indexes(codec.coding, z, stream.quality, rows, columns)
+        scales = np.array(config.scales)[np.where(indexes == symbols.SKIP, 0, indexes)]
+        bits_y += -np.log2(np.maximum(mass(y.astype(float), scales), 1e-30)).sum()
+    return bits_z, bits_y
+
+
+def z_bits(tables, z):
+    """Symbols beyond a table are charged its escape and the bits of their number, as the format sends them."""
+    total = 0.0
+    for channel, plane in enumerate(z):
+        c = tables.cumulative[tables.offsets[channel] : tables.offsets[channel + 1]]
+        cost = tables.precision - np.log2(np.diff(c))
+        symbol = plane.astype(int).ravel() - tables.minimums[channel]
+        inside = (symbol >= 0) & (symbol < len(cost) - 1)
+        total += cost[symbol[inside]].sum()
+        for outside in symbol[~inside]:
+            u = 2 * (-1 - outside) + 1 if outside < 0 else 2 * (outside - (len(cost) - 1))
+            total += cost[-1] + 2 * int(math.log2(u + 1)) + 1
+    return total
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("pictures", nargs="+", type=Path)
+    parser.add_argument("--weights", type=Path)
+    options = parser.parse_args()
+    codec = sodec.Codec(weights=options.weights)
+    print("quality    bytes  estimate  header  over estimate + header (total; worst picture)")
+    for quality in QUALITIES:
+        rows = []
+        for path in find_pictures(options.pictures):
+            data = codec.compress(read_picture(path), quality)
+            info = sodec.inspect(data)
+            header = info.bytes["header"] + info.bytes["integrity"]
+            rows.append((len(data), sum(estimate(codec, data)) / 8, header))
+        total, ideal, header = np.array(rows).sum(0)
+        worst = max(size / (best + head) - 1 for size, best, head in rows)
+        share = total / (ideal + header) - 1
+        print(f"{quality:7} {total:8.0f} {ideal:9.0f} {header:7.0f}  {100 * share:+.2f} %; {100 * worst:+.2f} %")
+
+
+if __name__ == "__main__":
+    main()
