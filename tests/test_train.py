@@ -19,7 +19,7 @@ from sodec.errors import TrainingError
 from sodec.models import TINY
 from sodec.train import losses
 from sodec.train.data import Crops, load_pictures
-from sodec.train.export import export
+from sodec.train.export import export, restore
 from sodec.train.parts import Parts
 from sodec.train.run import learning_rate, train
 from sodec.train.stages import STAGES, Batch
@@ -103,6 +103,18 @@ def test_an_exported_model_codes_and_decodes(chain, tmp_path):
     data = codec.compress(photo(100, 70), 60)
     assert codec.decompress(data, output="numpy").shape == (70, 100, 3)
     assert read(data).fingerprint == bundle.fingerprint
+
+
+def test_training_goes_on_from_an_exported_model(chain, run, tmp_path):
+    export(chain["annealing"], tmp_path / "weights")
+    before, after = parameters(chain["annealing"]), restore(tmp_path / "weights").state_dict()
+    for name, value in before.items():
+        exact = name.startswith(("prior", "latent_encoder", "model.scale_network"))
+        torch.testing.assert_close(after[name], value, rtol=0 if exact else 1e-3, atol=0 if exact else 1e-6)
+    run("annealing", tmp_path / "on", start=(tmp_path / "weights",))
+    (tmp_path / "weights" / "train.safetensors").unlink()
+    with pytest.raises(TrainingError, match=r"train\.safetensors"):
+        restore(tmp_path / "weights")
 
 
 def test_training_estimates_the_bytes_that_the_codec_writes(chain, tmp_path):

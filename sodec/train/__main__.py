@@ -20,7 +20,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints and logs")
     parser.add_argument("--cache", type=Path, help="folder of the decoded pixels (default: OUT/pixels)")
     parser.add_argument("--model", choices=CONFIGS, default="lite")
-    parser.add_argument("--start", type=Path, nargs="*", default=(), help="checkpoints of earlier stages")
+    parser.add_argument(
+        "--start", type=Path, nargs="*", default=(), help="checkpoints of earlier stages, or a folder of weights"
+    )
     parser.add_argument("--steps", type=int, help="length of the stage in steps ...")
     parser.add_argument("--minutes", type=float, help="... or in minutes of this machine")
     parser.add_argument("--piece-minutes", type=float, default=math.inf, help="stop early; the same command goes on")

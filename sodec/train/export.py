@@ -1,4 +1,4 @@
-"""From a training checkpoint to a folder of weights that the codec reads."""
+"""From a training checkpoint to a folder of weights that the codec reads, and back to go on training from it."""
 
 from __future__ import annotations
 
@@ -6,27 +6,50 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from .. import weights
 from ..container import QUALITY_STEPS
 from ..entropy import gaussian_tables, tables_from_probabilities
 from ..errors import TrainingError
+from ..models import ModelConfig
 from . import prior
 from .parts import Parts
-from .run import CONFIGS
 
+TRAINING_FILE = "train.safetensors"
+ONLY_TRAINING = ("prior.", "latent_encoder.", "model.scale_network.")  # prefixes of what the codec does not read
 PRECISION = 16  # bits; at 12 the rarest symbols would cost 2-4 % more at the lowest rates
 
 
 def export(checkpoint: Path, folder: Path) -> weights.Bundle:
-    """Writes the weights in `checkpoint` to `folder`: networks in float16, what decides on symbols in integers."""
+    """Writes the weights in `checkpoint` to `folder`: networks in float16, what decides on symbols in integers.
+
+    Beside them goes train.safetensors, not needed by the codec nor part of the fingerprint: see `restore`.
+    """
     try:
         saved = torch.load(checkpoint, weights_only=False)
-        parts = Parts(CONFIGS[saved["model"]])
+        parts = Parts(ModelConfig.from_dict(saved["config"]))
         parts.load_state_dict(saved["parts"])
     except (OSError, KeyError, RuntimeError) as error:
         raise TrainingError(f"{checkpoint} is not a checkpoint of training: {error}") from None
-    return weights.write(folder, parts.model.config.to_dict(), coding(parts), networks(parts))
+    bundle = weights.write(folder, parts.model.config.to_dict(), coding(parts), networks(parts))
+    kept = {name: value for name, value in parts.state_dict().items() if name.startswith(ONLY_TRAINING)}
+    save_file({name: value.contiguous() for name, value in kept.items()}, folder / TRAINING_FILE)
+    return bundle
+
+
+def restore(folder: Path) -> Parts:
+    """The parts as `export` wrote them, to train on from: all as they were, but networks rounded to float16."""
+    bundle = weights.find("", folder)
+    parts = Parts(ModelConfig.from_dict(dict(bundle.config)))
+    try:
+        state = load_file(folder / TRAINING_FILE)
+        state |= {f"model.{name}": torch.from_numpy(array).float() for name, array in bundle.tensors().items()}
+        parts.load_state_dict(state)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise TrainingError(f"{folder} can't be trained on from: {error}") from None
+    return parts
 
 
 def coding(parts: Parts) -> weights.Coding:

@@ -32,7 +32,12 @@ class Parts(nn.Module):
         self.prior = make_prior(config.z_channels)
         self.latent_encoder = LatentEncoder(config).to(memory_format=torch.channels_last)
 
+    def names(self) -> list[str]:
+        """Names of all parts."""
+        return ["prior", "latent_encoder", *(name for name, _ in self.model.named_children())]
+
     def part(self, name: str) -> nn.Module:
+        """The part of this name."""
         return getattr(self, name) if name in ("prior", "latent_encoder") else getattr(self.model, name)
 
     def train_only(self, names: Iterable[str]) -> list[nn.Parameter]:

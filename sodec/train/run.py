@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from ..errors import TrainingError
-from ..models import LITE, TINY
+from ..models import LITE, TINY, ModelConfig
 from .data import Crops, load_pictures
+from .export import restore
 from .parts import Parts
 from .perceptual import make_perceptual
 from .stages import PERCEPTUAL_EVERY, STAGES, Batch, Stage
@@ -77,7 +78,7 @@ def train(
         state = {
             "parts": parts.state_dict(), "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state(),
             "crops": crops.random.bit_generator.state, "touched": sorted(touched), "step": step, "spent": spent,
-            "model": model,
+            "config": parts.model.config.to_dict(),
         }  # fmt: skip
         torch.save(state, checkpoint.with_suffix(".tmp"))
         os.replace(checkpoint.with_suffix(".tmp"), checkpoint)
@@ -106,13 +107,20 @@ def train(
 
 
 def load_parts(parts: Parts, path: Path) -> set[str]:
-    """Copies the parts that a checkpoint has trained; returns their names."""
-    saved = torch.load(path, weights_only=False)
-    other = Parts(parts.model.config)
-    other.load_state_dict(saved["parts"])
-    for name in saved["touched"]:
+    """Copies the parts that a checkpoint has trained, or all of a folder of exported weights; returns their names."""
+    if path.is_dir():
+        other = restore(path)
+        touched = set(other.names())
+    else:
+        saved = torch.load(path, weights_only=False)
+        other = Parts(ModelConfig.from_dict(saved["config"]))
+        other.load_state_dict(saved["parts"])
+        touched = set(saved["touched"])
+    if other.model.config != parts.model.config:
+        raise TrainingError(f"{path} is of another configuration than {parts.model.config.name!r}")
+    for name in touched:
         parts.part(name).load_state_dict(other.part(name).state_dict())
-    return set(saved["touched"])
+    return touched
 
 
 def learning_rate(plan: Stage, step: int, progress: float) -> float:
