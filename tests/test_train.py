@@ -4,6 +4,10 @@ pytest tests/test_train.py
 """
 
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -18,11 +22,13 @@ from sodec.container import read
 from sodec.errors import TrainingError
 from sodec.models import TINY
 from sodec.train import losses
-from sodec.train.data import Crops, load_pictures
+from sodec.train.average import Average
+from sodec.train.checkpoint import parts_of
+from sodec.train.data import Ahead, Crops, load_pictures
 from sodec.train.export import export, restore
 from sodec.train.parts import Parts
 from sodec.train.run import learning_rate, train
-from sodec.train.stages import STAGES, Batch
+from sodec.train.stages import STAGES, Batch, lowest_quality
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +63,8 @@ def chain(run, tmp_path_factory):
 
 
 def parameters(path):
-    return torch.load(path, weights_only=False)["parts"]
+    """As later stages and the export take them: averaged."""
+    return parts_of(path)[0].state_dict()
 
 
 @pytest.mark.parametrize("stage", ["autoencoder", "denoiser", "compression", "warm-up", "annealing"])
@@ -86,10 +93,138 @@ def part(name):
 def test_pieces_equal_one_run(run, tmp_path):
     whole = run("compression", tmp_path / "whole", steps=4)
     for _ in range(20):
-        pieces = run("compression", tmp_path / "pieces", steps=4, piece_minutes=0.0001)
+        pieces = run("compression", tmp_path / "pieces", steps=4, max_minutes=0.0001)
     assert torch.load(pieces, weights_only=False)["step"] == 4
-    for (name, a), b in zip(parameters(whole).items(), parameters(pieces).values(), strict=True):
-        assert torch.equal(a, b), name
+    same(whole, pieces)
+
+
+def same(one, other):
+    one, other = (torch.load(path, weights_only=False) for path in (one, other))
+    for kind in ("parts", "average"):
+        for name, value in one[kind].items():
+            assert torch.equal(value, other[kind][name]), name
+
+
+def test_sigterm_saves_and_the_run_goes_on_as_if_nothing_had_been(run, data, tmp_path):
+    """A process of its own gets the signal; what it leaves is finished here, against a run in one piece."""
+    command = [
+        sys.executable, "-m", "sodec", "train", "compression", "--data", data, "--out", tmp_path / "ended",
+        "--cache", tmp_path / "cache", "--model", "tiny", "--batch", 2, "--size", 64, "--steps", 40, "--threads", 1,
+    ]  # fmt: skip
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": tmp_path}
+    process = subprocess.Popen(list(map(str, command)), **quiet)
+    log = tmp_path / "ended" / "compression.jsonl"
+    for _ in range(600):
+        if log.exists():  # the first step is done
+            break
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    checkpoint = tmp_path / "ended" / "compression.pt"
+    assert 0 < torch.load(checkpoint, weights_only=False)["step"] < 40
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        same(*(run("compression", tmp_path / out, steps=40) for out in ("ended", "whole")))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(run, tmp_path, monkeypatch):
+    path = run("compression", tmp_path, steps=1)
+    good = path.read_bytes()
+
+    def full(state, beside):
+        beside.write_bytes(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(TrainingError, match="No space left"):
+        run("compression", tmp_path, steps=2)
+    assert path.read_bytes() == good
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_adapters_train_the_unet_and_are_merged(chain, run, tmp_path):
+    path = run("warm-up", tmp_path, start=(chain["compression"], chain["denoiser"]), lora_rank=2)
+    saved = torch.load(path, weights_only=False)
+    assert any("lora_A" in name for name in saved["parts"])
+    parts, touched = parts_of(path)
+    assert "unet" in touched
+    before = parameters(chain["denoiser"])
+    changed = parts.state_dict()
+    assert changed.keys() == before.keys()
+    assert not torch.equal(changed["model.unet.enter.weight"], before["model.unet.enter.weight"])
+    assert torch.equal(changed["model.unet.leave.weight"], before["model.unet.leave.weight"])
+    with pytest.raises(TrainingError, match="rank 0"):
+        run("warm-up", tmp_path, lora_rank=0)
+
+
+def test_the_critic_learns_and_leaves_the_coding_alone(chain, run, tmp_path):
+    pytest.importorskip("stlpips_pytorch")
+    path = run("adversarial", tmp_path, start=(chain["annealing"],), size=96)
+    saved, before = torch.load(path, weights_only=False), parameters(chain["annealing"])
+    assert saved["critic"] is not None
+    line = json.loads((tmp_path / "adversarial.jsonl").read_text().splitlines()[0])
+    assert {"deceit", "critic"} <= line.keys()
+    for name, value in saved["parts"].items():
+        if part(name) in ("analysis", "hyper_analysis", "gain", "prior", "scale_network", "mean", "fidelity"):
+            assert torch.equal(value, before[name]), name
+
+
+def test_two_processes_share_a_step(data, tmp_path):
+    """The first writes for both; each has drawn pictures of its own."""
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "sodec.train",
+        "compression", "--data", data, "--out", tmp_path, "--model", "tiny", "--batch", 2, "--size", 64, "--steps", 3,
+        "--threads", 1,
+    ]  # fmt: skip
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    saved = torch.load(tmp_path / "compression.pt", weights_only=False)
+    assert saved["step"] == 3
+    assert len(saved["random"]) == 2
+    crops = [state["crops"]["state"] for state in saved["random"]]
+    assert crops[0] != crops[1]
+
+
+def test_quality_widens_downwards():
+    plan = STAGES["annealing"]
+    assert [lowest_quality(plan, progress) for progress in (0, 0.25, 0.5, 1)] == [40, 20.5, 1, 1]
+
+
+def test_the_average_starts_near_the_weights_and_follows_slowly():
+    module = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(module.weight)
+    average = Average(module, 0.9)
+    torch.nn.init.ones_(module.weight)
+    average.update(1)
+    assert average.values["weight"].item() == pytest.approx(1 - 2 / 11)
+    for step in range(1000, 1010):
+        average.update(step)
+    assert average.values["weight"].item() == pytest.approx(1 - 2 / 11 * 0.9**10)
+
+
+def test_files_that_are_no_pictures_are_counted(data, tmp_path):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    (folder / "good.png").write_bytes((data / "0.png").read_bytes())
+    for name in ("bad.jpg", "worse.webp"):
+        (folder / name).write_bytes(b"no picture")
+    with pytest.warns(UserWarning, match="2 files"):
+        assert len(load_pictures(folder, tmp_path / "cache")) == 1
+
+
+def test_crops_made_ahead_are_the_same_crops(data, tmp_path):
+    pictures = load_pictures(data, tmp_path)
+    ahead = Ahead(Crops(pictures, 3), 2, 64)
+    taken = [ahead.take() for _ in range(3)]
+    state = ahead.state
+    ahead.close()
+    plain = Crops(pictures, 3)
+    for batch in taken:
+        assert torch.equal(batch, plain.batch(2, 64))
+    assert plain.random.bit_generator.state == state
 
 
 def test_the_log_has_every_part_of_the_loss(chain):

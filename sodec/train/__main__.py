@@ -25,16 +25,22 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--steps", type=int, help="length of the stage in steps ...")
     parser.add_argument("--minutes", type=float, help="... or in minutes of this machine")
-    parser.add_argument("--piece-minutes", type=float, default=math.inf, help="stop early; the same command goes on")
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--max-minutes", type=float, default=math.inf, help="stop early; the same command goes on")
+    parser.add_argument("--batch", type=int, default=8, help="crops a step, on each process")
     parser.add_argument("--size", type=int, default=128, help="side of a crop in pixels")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--exclude", nargs="*", default=(), help="names of pictures to leave out")
+    parser.add_argument("--ema", type=float, default=0.998, help="decay of the average that is exported; 0: none")
+    parser.add_argument("--lora", type=int, default=0, dest="lora_rank", help="train the UNet by adapters of this rank")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--compile", action="store_true", dest="compiled", help="by torch.compile, part by part")
+    parser.add_argument("--tensorboard", action="store_true", help="scalars and pictures in OUT/tensorboard")
     parser.add_argument("--threads", type=int)
     options = vars(parser.parse_args(arguments))
     if threads := options.pop("threads"):
         torch.set_num_threads(threads)
     options["cache"] = options["cache"] or options["out"] / "pixels"
+    options["progress"] = True
     options |= {"start": tuple(options["start"]), "exclude": frozenset(options["exclude"])}
     print(train(options.pop("stage"), options.pop("data"), options.pop("cache"), options.pop("out"), **options))
 

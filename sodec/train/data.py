@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import queue
 import tarfile
+import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,26 +19,35 @@ from torch import Tensor
 
 from ..errors import TrainingError
 
-SUFFIXES = {".avif", ".png", ".jpg", ".jpeg", ".webp"}
+SUFFIXES = {".avif", ".bmp", ".jpg", ".jpeg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+REDUCED = 0.2  # share of crops taken 1.25 to 2 times as large and reduced: other scales of the same things
 
 
 def load_pictures(folder: Path, cache: Path, exclude: frozenset[str] = frozenset()) -> list[np.ndarray]:
     """All pictures of at least 128x128 under `folder` as uint8 (H, W, 3) views of one memory-mapped file.
 
     The decoded pixels are kept in `cache`; delete it when the folder or `exclude` (names left out) changes.
+    Files that can't be decoded are left out with one warning that counts them. Raises `TrainingError` where the folder
+    can't be read or has no picture.
     """
     index, pixels = cache / "index.npy", cache / "pixels.u8"
     if not index.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        sizes = []
+        sizes, bad = [], []
         with open(pixels, "wb") as out:
             for name, data in _files(folder):
                 if name in exclude:
                     continue
-                picture = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+                try:
+                    picture = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+                except Exception:  # decoders of damaged files raise whatever they like
+                    bad.append(name)
+                    continue
                 if min(picture.shape[:2]) >= 128:
                     sizes.append(picture.shape[:2])
                     picture.tofile(out)
+        if bad:
+            warnings.warn(f"{len(bad)} files of {folder} can't be decoded, as {bad[0]}; left out", stacklevel=2)
         if not sizes:
             raise TrainingError(f"no pictures of 128x128 or more in {folder}")
         np.save(index, np.array(sizes))
@@ -46,7 +60,11 @@ def load_pictures(folder: Path, cache: Path, exclude: frozenset[str] = frozenset
 
 
 def _files(folder: Path) -> Iterator[tuple[str, bytes]]:
-    for path in sorted(folder.iterdir()):
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise TrainingError(f"data folder {folder} can't be read: {error.strerror}") from None
+    for path in paths:
         if path.suffix == ".tar":
             with tarfile.open(path) as tar:
                 for member in tar:
@@ -57,7 +75,7 @@ def _files(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 class Crops:
-    """Random square crops, flipped at random, pictures drawn by their area. The generator's state resumes."""
+    """Random square crops, flipped and reduced at random, pictures drawn by their area. Its state resumes."""
 
     def __init__(self, pictures: list[np.ndarray], seed: int) -> None:
         self.pictures = pictures
@@ -71,10 +89,48 @@ class Crops:
         for i in range(count):
             picture = self.pictures[self.random.choice(len(self.pictures), p=self.chance)]
             height, width = picture.shape[:2]
-            side = min(size, height, width)
+            wanted = round(size * self.random.uniform(1.25, 2)) if self.random.random() < REDUCED else size
+            side = min(wanted, height, width)
             top, left = self.random.integers(0, [height - side + 1, width - side + 1])
             crop = picture[top : top + side, left : left + side]
-            if side < size:
+            if side > size:
+                crop = np.asarray(Image.fromarray(crop).resize((size, size), Image.Resampling.LANCZOS))
+            elif side < size:
                 crop = np.pad(crop, ((0, size - side), (0, size - side), (0, 0)), "edge")
             out[i] = crop[:, ::-1] if self.random.random() < 0.5 else crop
         return torch.from_numpy(out).permute(0, 3, 1, 2).float() / 255
+
+
+class Ahead:
+    """Batches made by a thread before they are asked for. `state` is of the generator as the last one taken left it."""
+
+    def __init__(self, crops: Crops, count: int, size: int, depth: int = 2) -> None:
+        self.state: Any = crops.random.bit_generator.state
+        self._ready: queue.Queue[tuple[Tensor | None, Any]] = queue.Queue(depth)
+        self._ended = threading.Event()
+
+        def work() -> None:
+            while not self._ended.is_set():
+                try:
+                    item: tuple[Tensor | None, Any] = (crops.batch(count, size), crops.random.bit_generator.state)
+                except BaseException as error:  # raised again where the batch is taken
+                    item = (None, error)
+                self._ready.put(item)
+
+        self._thread = threading.Thread(target=work, daemon=True, name="sodec-crops")
+        self._thread.start()
+
+    def take(self) -> Tensor:
+        """The next batch: (count, 3, size, size) in 0..1."""
+        batch, state = self._ready.get()
+        if batch is None:
+            raise state
+        self.state = state
+        return batch
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._ended.set()
+        while self._thread.is_alive():
+            with contextlib.suppress(queue.Empty):
+                self._ready.get(timeout=0.05)

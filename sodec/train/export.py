@@ -14,7 +14,7 @@ from ..container import QUALITY_STEPS
 from ..entropy import gaussian_tables, tables_from_probabilities
 from ..errors import TrainingError
 from ..models import ModelConfig
-from . import prior
+from . import checkpoint, prior
 from .parts import Parts
 
 TRAINING_FILE = "train.safetensors"
@@ -22,17 +22,12 @@ ONLY_TRAINING = ("prior.", "latent_encoder.", "model.scale_network.")  # prefixe
 PRECISION = 16  # bits; at 12 the rarest symbols would cost 2-4 % more at the lowest rates
 
 
-def export(checkpoint: Path, folder: Path) -> weights.Bundle:
-    """Writes the weights in `checkpoint` to `folder`: networks in float16, what decides on symbols in integers.
+def export(path: Path, folder: Path) -> weights.Bundle:
+    """Writes the weights of checkpoint `path` to `folder`: networks in float16, what decides on symbols in integers.
 
     Beside them goes train.safetensors, not needed by the codec nor part of the fingerprint: see `restore`.
     """
-    try:
-        saved = torch.load(checkpoint, weights_only=False)
-        parts = Parts(ModelConfig.from_dict(saved["config"]))
-        parts.load_state_dict(saved["parts"])
-    except (OSError, KeyError, RuntimeError) as error:
-        raise TrainingError(f"{checkpoint} is not a checkpoint of training: {error}") from None
+    parts, _ = checkpoint.parts_of(path)
     bundle = weights.write(folder, parts.model.config.to_dict(), coding(parts), networks(parts))
     kept = {name: value for name, value in parts.state_dict().items() if name.startswith(ONLY_TRAINING)}
     save_file({name: value.contiguous() for name, value in kept.items()}, folder / TRAINING_FILE)

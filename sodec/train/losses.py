@@ -45,7 +45,7 @@ def structure(x: Tensor, target: Tensor, levels: int = 3) -> Tensor:
 
     The cheap perceptual term: MSE alone blurs what this keeps, the local contrast.
     """
-    total = torch.zeros(len(x))
+    total = torch.zeros(len(x), device=x.device)
     a, b = x.float(), target
     for _ in range(levels):
         mean_a, mean_b = F.avg_pool2d(a, 8, 2), F.avg_pool2d(b, 8, 2)

@@ -8,14 +8,16 @@ import torch
 from torch import Tensor
 
 
-def make_perceptual(crops: int = 2, size: int = 96) -> Callable[[Tensor, Tensor], Tensor]:
+def make_perceptual(
+    crops: int = 2, size: int = 96, device: torch.device | str = "cpu"
+) -> Callable[[Tensor, Tensor], Tensor]:
     """Shift-tolerant LPIPS (Ghildyal and Liu, ECCV 2022) of the first `crops` pictures' corners: a scalar.
 
     A few small crops, because one evaluation costs as much as the codec's own step.
     """
     from stlpips_pytorch import stlpips
 
-    network = stlpips.LPIPS(net="vgg", variant="shift_tolerant", verbose=False).eval().requires_grad_(False)
+    network = stlpips.LPIPS(net="vgg", variant="shift_tolerant", verbose=False).eval().requires_grad_(False).to(device)
 
     def distance(x: Tensor, target: Tensor) -> Tensor:
         top, left = (int(torch.randint(0, side - size + 1, ())) for side in x.shape[-2:])

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
+import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import broadcast_object_list, gather_object
+from torch import Tensor, nn
 
 from ..errors import TrainingError
-from ..models import LITE, TINY, ModelConfig
-from .data import Crops, load_pictures
+from ..models import LITE, TINY
+from . import checkpoint, lora
+from .adversary import Critic, critic_loss
+from .average import Average
+from .data import Ahead, Crops, load_pictures
 from .export import restore
 from .parts import Parts
 from .perceptual import make_perceptual
-from .stages import PERCEPTUAL_EVERY, STAGES, Batch, Stage
+from .report import LOG_EVERY, Report
+from .stages import PERCEPTUAL_EVERY, STAGES, Batch, Stage, lowest_quality
 
 CONFIGS = {"lite": LITE, "tiny": TINY}
 WARM_UP_STEPS = 100
 SAVE_SECONDS = 120
-# Elsewhere bf16 is emulated. 3x3 convolutions on two cores: Zen 4, which has it, 415 GFLOP/s against 200 in float32;
-# Zen 3, 16 against 112.
-BFLOAT16 = torch.cpu._is_avx512_bf16_supported()
+BETAS = (0.9, 0.99)
 
 
 def train(
@@ -37,73 +44,261 @@ def train(
     start: tuple[Path, ...] = (),
     steps: int | None = None,
     minutes: float | None = None,
-    piece_minutes: float = math.inf,
+    max_minutes: float = math.inf,
     batch: int = 8,
     size: int = 128,
     seed: int = 0,
     exclude: frozenset[str] = frozenset(),
+    ema: float = 0.998,
+    lora_rank: int = 0,
+    device: str = "cpu",
+    compiled: bool = False,
+    tensorboard: bool = False,
+    progress: bool = False,
 ) -> Path:
     """Trains `stage` for `steps` (resumed bit for bit on a CPU) or `minutes`; returns out/<stage>.pt.
 
-    `start` are checkpoints of earlier stages; each gives the parts trained so far in it. A run stops after
-    `piece_minutes` and goes on when called again. Pictures come from `data` (see `load_pictures`).
-    Raises `TrainingError` for an unknown stage or a budget that is not one of steps and minutes.
+    Parameters
+    ----------
+    data, cache
+        Pictures and the folder of their decoded pixels: see `load_pictures`.
+    start
+        Checkpoints of earlier stages, each giving the parts trained so far in it, or a folder of exported weights.
+    max_minutes
+        The run stops after these and goes on when called again, as it does after SIGTERM.
+    batch, size
+        Crops of size x size pixels a step, on each process.
+    ema
+        Decay of the average of the weights, which is what later stages and the export take; 0 is none.
+    lora_rank
+        Above 0, the UNet is trained by adapters of this rank.
+    device
+        "cpu" or "cuda"; several processes (`torchrun -m sodec.train ...`) share a step.
+    compiled
+        By torch.compile, part by part.
+
+    Raises
+    ------
+    TrainingError
+        An unknown stage, a budget that is not one of steps and minutes, no data, a checkpoint of another
+        configuration, a disk that is full, or a loss that is not a number: the step and the tensor are named.
     """
     if stage not in STAGES:
         raise TrainingError(f"unknown stage {stage!r}; there are {', '.join(STAGES)}")
     if (steps is None) == (minutes is None):
         raise TrainingError(f"give steps or minutes, not both or neither (steps={steps}, minutes={minutes})")
-    plan = STAGES[stage]
     out.mkdir(parents=True, exist_ok=True)
-    checkpoint, log = out / f"{stage}.pt", out / f"{stage}.jsonl"
-    torch.manual_seed(seed)
-    parts = Parts(CONFIGS[model])
-    parameters = parts.train_only(plan.trains)
-    optimizer = torch.optim.Adam(parameters, plan.learning_rate, (0.9, 0.99), fused=True)
-    crops = Crops(load_pictures(data, cache, exclude), seed + sum(map(ord, stage)))
-    touched, step, spent = set(plan.trains), 0, 0.0
-    if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=False)
-        parts.load_state_dict(saved["parts"])
-        optimizer.load_state_dict(saved["optimizer"])
-        torch.set_rng_state(saved["rng"])
-        crops.random.bit_generator.state = saved["crops"]
-        touched, step, spent = set(saved["touched"]), saved["step"], saved["spent"]
-    else:
-        for path in start:
-            touched |= load_parts(parts, path)
-    perceptual = make_perceptual() if plan.perceptual else None
+    run = _Run(STAGES[stage], model, start, out / f"{stage}.pt", seed, ema, lora_rank, device)
+    if compiled:
+        for name in run.parts.names():
+            run.parts.part(name).compile()
+    main = run.accelerator.is_main_process
+    if main:
+        load_pictures(data, cache, exclude)
+    run.accelerator.wait_for_everyone()
+    crops = Crops(load_pictures(data, cache, exclude), seed + sum(map(ord, stage)) + run.accelerator.process_index)
+    if run.crops is not None:
+        crops.random.bit_generator.state = run.crops
+    ahead = Ahead(crops, batch, size)
+    report = Report(out, stage, progress=progress and main, tensorboard=tensorboard and main)
+    try:
+        with _terminated() as terminated:
+            _loop(run, ahead, report, steps, minutes, max_minutes, terminated)
+    finally:
+        ahead.close()
+        report.close()
+    return out / f"{stage}.pt"
 
-    def save() -> None:
-        state = {
-            "parts": parts.state_dict(), "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state(),
-            "crops": crops.random.bit_generator.state, "touched": sorted(touched), "step": step, "spent": spent,
-            "config": parts.model.config.to_dict(),
-        }  # fmt: skip
-        torch.save(state, checkpoint.with_suffix(".tmp"))
-        os.replace(checkpoint.with_suffix(".tmp"), checkpoint)
 
+class _Objective(nn.Module):
+    """The loss as a module, so that accelerate can spread it over processes and lower its precision."""
+
+    def __init__(self, parts: Parts, plan: Stage) -> None:
+        super().__init__()
+        self.parts = parts
+        self.plan = plan
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.plan.loss(self.parts, batch)
+
+
+class _Run:
+    """All that a checkpoint holds, on its device."""
+
+    def __init__(
+        self,
+        plan: Stage,
+        model: str,
+        start: tuple[Path, ...],
+        path: Path,
+        seed: int,
+        ema: float,
+        rank: int,
+        device: str,
+    ) -> None:
+        bfloat16 = torch.cuda.is_bf16_supported() if device == "cuda" else _fast_bfloat16()
+        self.accelerator = Accelerator(
+            cpu=device == "cpu",
+            mixed_precision="bf16" if bfloat16 else "no",
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        )
+        torch.manual_seed(seed + self.accelerator.process_index)
+        self.plan, self.path, self.rank = plan, path, rank
+        self.parts = Parts(CONFIGS[model])
+        saved = checkpoint.load(path) if path.exists() else None
+        self.touched = set(plan.trains)
+        if saved is None:
+            for source in start:
+                self.touched |= load_parts(self.parts, source)
+        parameters = self.parts.train_only(plan.trains)
+        if rank:
+            lora.inject(self.parts, rank)
+            parameters = [p for p in self.parts.parameters() if p.requires_grad]
+        self.parts.to(self.accelerator.device)
+        self.optimizer: Any = torch.optim.Adam(parameters, plan.learning_rate, BETAS, fused=True)
+        self.parameters = parameters
+        self.average = Average(self.parts, ema) if ema else None
+        self.critic: Any = None
+        self.critic_optimizer: Any = None
+        if plan.adversarial:
+            self.critic = Critic(self.parts.model.config.y_channels).to(self.accelerator.device)
+            self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), plan.learning_rate, (0.5, 0.99))
+        self.step, self.spent, self.crops = 0, 0.0, None
+        if saved is not None:
+            self._resume(saved)
+        self.objective: Any = self.accelerator.prepare_model(_Objective(self.parts, plan))
+        self.perceptual = make_perceptual(device=self.accelerator.device) if plan.perceptual else None
+
+    def _resume(self, saved: dict[str, Any]) -> None:
+        if saved["config"] != self.parts.model.config.to_dict() or saved["lora"] != self.rank:
+            raise TrainingError(
+                f"{self.path} is of configuration {saved['config']['name']!r} and LoRA rank {saved['lora']}, "
+                f"not of {self.parts.model.config.name!r} as it is now and rank {self.rank}"
+            )
+        self.parts.load_state_dict(saved["parts"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        if self.average and saved["average"]:
+            self.average.load(saved["average"])
+        if self.critic is not None:
+            self.critic.load_state_dict(saved["critic"])
+            self.critic_optimizer.load_state_dict(saved["critic_optimizer"])
+        own = self.accelerator.process_index
+        if own < len(saved["random"]):
+            torch.set_rng_state(saved["random"][own]["torch"])
+            self.crops = saved["random"][own]["crops"]
+        self.touched, self.step, self.spent = set(saved["touched"]), saved["step"], saved["spent"]
+
+    def save(self, crops: Any) -> None:
+        """All processes take part, the first writes."""
+        random = gather_object([{"torch": torch.get_rng_state(), "crops": crops}])
+        if self.accelerator.is_main_process:
+            checkpoint.save(self.path, {
+                "parts": self.parts.state_dict(), "optimizer": self.optimizer.state_dict(), "random": random,
+                "average": self.average.values if self.average else None, "lora": self.rank,
+                "critic": self.critic.state_dict() if self.critic is not None else None,
+                "critic_optimizer": self.critic_optimizer.state_dict() if self.critic is not None else None,
+                "touched": sorted(self.touched), "step": self.step, "spent": self.spent,
+                "config": self.parts.model.config.to_dict(),
+            })  # fmt: skip
+        self.accelerator.wait_for_everyone()
+
+    def advance(self, x: Tensor, progress: float) -> tuple[Batch, dict[str, Tensor]]:
+        """One step on the pictures x (B, 3, H, W)."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.plan, self.step, progress)
+        lowest = lowest_quality(self.plan, progress)
+        # stratified: every batch spans the range
+        place = (torch.randperm(len(x)) + torch.rand(len(x))) / len(x)
+        batch = Batch((x := x.to(self.accelerator.device)), (lowest + (100 - lowest) * place).to(x.device))
+        if self.step % PERCEPTUAL_EVERY == 0:
+            batch.perceptual = self.perceptual
+        batch.critic = self.critic
+        loss, values = self.objective(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.accelerator.backward(loss)
+        norm = self.accelerator.clip_grad_norm_(self.parameters, 1.0)
+        values = {"loss": loss.detach(), **{name: value.detach() for name, value in values.items()}}
+        if x.device.type == "cpu" or self.step % LOG_EVERY == 0:  # asking a GPU makes it wait
+            self._check(values, norm)
+        self.optimizer.step()
+        if self.critic is not None:
+            values["critic"] = self._criticise(batch)
+        self.step += 1
+        if self.average:
+            self.average.update(self.step)
+        return batch, values
+
+    def _criticise(self, batch: Batch) -> Tensor:
+        assert batch.decoded is not None
+        decoded, y_hat = batch.decoded
+        with self.accelerator.autocast():
+            loss = critic_loss(self.critic(batch.x, y_hat), self.critic(decoded.float(), y_hat))
+        self.critic_optimizer.zero_grad(set_to_none=True)
+        self.accelerator.backward(loss)
+        for parameter in self.critic.parameters():  # not wrapped for several processes: it is small
+            if parameter.grad is not None:
+                parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
+        self.critic_optimizer.step()
+        return loss.detach()
+
+    def _check(self, values: dict[str, Tensor], norm: Tensor) -> None:
+        if torch.isfinite(values["loss"]) and torch.isfinite(norm):
+            return
+        named = {f"gradient of {name}": p.grad for name, p in self.parts.named_parameters() if p.grad is not None}
+        first = next((name for name, t in {**values, **named}.items() if not torch.isfinite(t).all()), "none")
+        numbers = {name: float(value) for name, value in values.items()}
+        raise TrainingError(f"step {self.step}: the loss or its gradient is not finite, first {first}: {numbers}")
+
+
+def _loop(
+    run: _Run, ahead: Ahead, report: Report, steps: int | None, minutes: float | None, max_minutes: float,
+    terminated: threading.Event,
+) -> None:  # fmt: skip
     begun = saved_at = time.monotonic()
-    before = spent
+    before, first, waited = run.spent, run.step, 0.0
     while True:
         now = time.monotonic()
-        spent = before + now - begun
-        progress = step / steps if steps is not None else spent / (60 * (minutes or 1))
-        if progress >= 1 or now - begun >= 60 * piece_minutes:
+        run.spent = before + now - begun
+        progress = run.step / steps if steps is not None else run.spent / (60 * (minutes or 1))
+        done = progress >= 1 or now - begun >= 60 * max_minutes or terminated.is_set()
+        progress, done, due = _agreed(run.accelerator, progress, done, now - saved_at > SAVE_SECONDS)
+        if done:
             break
-        if now - saved_at > SAVE_SECONDS:
-            save()
+        if due:
+            run.save(ahead.state)
             saved_at = now
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(plan, step, progress)
-        due = perceptual if step % PERCEPTUAL_EVERY == 0 else None
-        values = _step(plan, parts, optimizer, parameters, crops, batch, size, progress, due)
-        if step % 50 == 0:
-            with log.open("a") as lines:
-                lines.write(json.dumps({"step": step, "seconds": round(spent), **values}) + "\n")
-        step += 1
-    save()
-    return checkpoint
+        asked = time.monotonic()
+        x = ahead.take()
+        waited += time.monotonic() - asked
+        batch, values = run.advance(x, progress)
+        if (run.step - 1) % LOG_EVERY == 0 and run.accelerator.is_main_process:
+            elapsed = max(1e-9, time.monotonic() - begun)
+            speed = {"images/s": round((run.step - first) * len(x) / elapsed, 1), "wait": round(waited / elapsed, 3)}
+            report.step(run.step - 1, run.spent, progress, speed, values)
+            if (run.step - 1) % (20 * LOG_EVERY) == 0 and batch.decoded is not None:
+                report.pictures(run.step - 1, batch.x, batch.decoded[0])
+    run.save(ahead.state)
+
+
+def _agreed(accelerator: Accelerator, *values: Any) -> tuple[Any, ...]:
+    """What the first process says: clocks differ, but all must save and stop at the same step."""
+    if accelerator.num_processes == 1:
+        return values
+    return tuple(broadcast_object_list(list(values)))
+
+
+@contextmanager
+def _terminated() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets, in place of ending the process."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event  # only the main thread may set handlers
+        return
+    old = signal.signal(signal.SIGTERM, lambda *_: event.set())
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGTERM, old)
 
 
 def load_parts(parts: Parts, path: Path) -> set[str]:
@@ -112,12 +307,9 @@ def load_parts(parts: Parts, path: Path) -> set[str]:
         other = restore(path)
         touched = set(other.names())
     else:
-        saved = torch.load(path, weights_only=False)
-        other = Parts(ModelConfig.from_dict(saved["config"]))
-        other.load_state_dict(saved["parts"])
-        touched = set(saved["touched"])
+        other, touched = checkpoint.parts_of(path)
     if other.model.config != parts.model.config:
-        raise TrainingError(f"{path} is of another configuration than {parts.model.config.name!r}")
+        raise TrainingError(f"{path} is of configuration {other.model.config.name!r}, not {parts.model.config.name!r}")
     for name in touched:
         parts.part(name).load_state_dict(other.part(name).state_dict())
     return touched
@@ -129,22 +321,8 @@ def learning_rate(plan: Stage, step: int, progress: float) -> float:
     return plan.learning_rate * share * min(1.0, (step + 1) / WARM_UP_STEPS)
 
 
-def _step(
-    plan: Stage, parts: Parts, optimizer: Any, parameters: list[Any], crops: Crops, batch: int, size: int,
-    progress: float, perceptual: Any,
-) -> dict[str, float]:  # fmt: skip
-    x = crops.batch(batch, size)
-    first, last = plan.lowest
-    lowest = first + (last - first) * min(1.0, 2 * progress)
-    # stratified: every batch spans the range
-    place = (torch.randperm(batch) + torch.rand(batch)) / batch
-    quality = lowest + (100 - lowest) * place
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=BFLOAT16):
-        loss, values = plan.loss(parts, Batch(x, quality, perceptual))
-    if not torch.isfinite(loss):
-        raise TrainingError(f"the loss is {loss.item()}: {values}")
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-    optimizer.step()
-    return {"loss": round(loss.item(), 5)} | {name: round(value.item(), 5) for name, value in values.items()}
+def _fast_bfloat16() -> bool:
+    """Whether the processor has it. 3x3 convolutions on two cores: Zen 4, 415 GFLOP/s against 200 in float32;
+    Zen 3, which emulates it, 16 against 112.
+    """
+    return bool(torch.cpu._is_avx512_bf16_supported())

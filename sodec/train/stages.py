@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .adversary import generator_loss
 from .losses import LAMBDA_HIGH, LAMBDA_LOW, lambdas, squared_error, structure
 from .parts import Parts
 
@@ -20,17 +21,23 @@ LAMBDA_MIDDLE = math.sqrt(LAMBDA_LOW * LAMBDA_HIGH)
 STRUCTURE = 0.15  # weight of the structure term of the final picture
 PERCEPTUAL = 0.5  # weight of ST-LPIPS, on the steps that have it
 PERCEPTUAL_EVERY = 4
+ADVERSARIAL = 0.02  # weight of the critic's term
 
 Perceptual = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass
 class Batch:
-    """What a loss reads: pictures (B, 3, H, W) in 0..1, quality (B,), and the perceptual term where it is due."""
+    """What a loss reads: pictures (B, 3, H, W) in 0..1, quality (B,), and the terms of other networks where due.
+
+    `decoded` is left by the loss: the pictures it judged and y_hat (or None), for the critic and for looking at.
+    """
 
     x: Tensor
     quality: Tensor
-    perceptual: Perceptual | None
+    perceptual: Perceptual | None = None
+    critic: Perceptual | None = None
+    decoded: tuple[Tensor, Tensor | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,17 @@ class Stage:
     final: float  # of the learning rate, at the end of the cosine
     lowest: tuple[float, float] = (1.0, 1.0)  # lowest quality drawn at the start and from half of the stage on
     perceptual: bool = False
+    adversarial: bool = False
+
+
+def lowest_quality(plan: Stage, progress: float) -> float:
+    """Rate annealing: the lowest quality drawn falls in a line from plan.lowest[0] to [1] at half of the stage.
+
+    Lambda, the price of a bit against error, is log-linear in quality (`losses.lambdas`), so it rises as the paper has
+    it, while one model keeps serving the high rates that it began with.
+    """
+    first, last = plan.lowest
+    return first + (last - first) * min(1.0, 2 * progress)
 
 
 def autoencoder(parts: Parts, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -48,6 +66,7 @@ def autoencoder(parts: Parts, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     latent = parts.latent_encoder(batch.x).float()
     x = parts.model.latent_decoder(latent + 0.1 * torch.randn_like(latent))
     error = squared_error(x, batch.x)
+    batch.decoded = (x.detach(), None)
     loss = LAMBDA_MIDDLE * error.mean() + 0.005 * latent.square().mean()
     loss = loss + _perception(x, batch)
     return loss, {"mse": error.mean(), "latent": latent.std()}
@@ -58,7 +77,7 @@ def denoiser(parts: Parts, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     model = parts.model
     with torch.no_grad():
         latent = parts.latent_encoder(batch.x).float()
-    step = torch.randint(0, len(model.alphas), (len(latent),))
+    step = torch.randint(0, len(model.alphas), (len(latent),)).to(latent.device)
     a = model.alphas[step][:, None, None, None]
     noise = torch.randn_like(latent)
     origin = _origin()
@@ -71,7 +90,9 @@ def denoiser(parts: Parts, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
 def compression(parts: Parts, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     """Stage 1: rate and the fidelity picture's error."""
     coded = parts.code(batch.x, batch.quality)
-    error = squared_error(parts.model.fidelity(coded.y_hat, batch.quality), batch.x)
+    fidelity = parts.model.fidelity(coded.y_hat, batch.quality)
+    error = squared_error(fidelity, batch.x)
+    batch.decoded = (fidelity.detach(), coded.y_hat.detach())
     weight = lambdas(batch.quality)
     loss = ((coded.bpp + weight * error) * _balance(weight)).mean()
     return loss, {"bpp": coded.bpp.mean(), "mse_f": error.mean()}
@@ -84,6 +105,7 @@ def warm_up(parts: Parts, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         fidelity = parts.model.fidelity(coded.y_hat, batch.quality).float()
         latent = parts.latent_encoder(batch.x).float()
     x, clean = _diffuse(parts, coded.y_hat, coded.z_hat, fidelity, batch.quality)
+    batch.decoded = (x.detach(), coded.y_hat)
     error = squared_error(x, batch.x)
     weight = lambdas(batch.quality)
     loss = (weight * error * _balance(weight)).mean() + _perception(x, batch) + 0.05 * F.mse_loss(clean, latent)
@@ -95,11 +117,16 @@ def annealing(parts: Parts, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     coded = parts.code(batch.x, batch.quality)
     fidelity = parts.model.fidelity(coded.y_hat, batch.quality).float()
     x, _ = _diffuse(parts, coded.y_hat, coded.z_hat, fidelity, batch.quality)
+    batch.decoded = (x.detach(), coded.y_hat.detach())
     error, error_f = squared_error(x, batch.x), squared_error(fidelity, batch.x)
     weight = lambdas(batch.quality)
     distortion = weight * (0.75 * error + 0.25 * error_f)
     loss = ((coded.bpp + distortion) * _balance(weight)).mean() + _perception(x, batch)
-    return loss, {"bpp": coded.bpp.mean(), "mse": error.mean(), "mse_f": error_f.mean()}
+    values = {"bpp": coded.bpp.mean(), "mse": error.mean(), "mse_f": error_f.mean()}
+    if batch.critic is not None:
+        values["deceit"] = generator_loss(batch.critic(x, coded.y_hat.detach()))
+        loss = loss + ADVERSARIAL * values["deceit"]
+    return loss, values
 
 
 CODING = ("analysis", "hyper_analysis", "gain", "mean", "scale_network", "prior", "fidelity")
@@ -110,9 +137,12 @@ STAGES: dict[str, Stage] = {
     "denoiser": Stage(denoiser, ("vit", "projection", "unet"), 6e-4, 0.1),
     "compression": Stage(compression, CODING, 1e-3, 0.2, (40.0, 40.0)),
     "warm-up": Stage(warm_up, DIFFUSION, 6e-4, 0.5, (40.0, 40.0)),
-    "annealing": Stage(annealing, CODING + DIFFUSION, 5e-4, 0.6, (40.0, 1.0)),
-    # D_m is frozen until here: minutes of training made it, so it still gains from the latents it will see
-    "finish": Stage(annealing, CODING + DIFFUSION + ("latent_decoder",), 4e-4, 0.0, perceptual=True),
+    # The paper freezes D_m, Stable Diffusion's. Ours is trained for minutes: on E_m's own latents it left a squared
+    # error of 230, more than the coding did, so it learns on.
+    "annealing": Stage(annealing, (*CODING, *DIFFUSION, "latent_decoder"), 5e-4, 0.6, (40.0, 1.0)),
+    "finish": Stage(annealing, (*CODING, *DIFFUSION, "latent_decoder"), 4e-4, 0.0, perceptual=True),
+    # the decoder side alone: a critic must not change what is sent
+    "adversarial": Stage(annealing, (*DIFFUSION, "latent_decoder"), 1e-4, 0.0, perceptual=True, adversarial=True),
 }
 
 
