@@ -8,6 +8,7 @@ import json
 import math
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 from sodec.errors import SodecError, UnknownModelError, UnsupportedPictureError
-from sodec.evaluate import bdrate, codecs, metrics, optional, parts, plots, report, run, sheet
-from sodec.evaluate.cli import eval_command
+from sodec.evaluate import bdrate, codecs, learned, metrics, optional, parts, plots, published, report, run, sheet
+from sodec.evaluate.cli import METRIC_NAMES, eval_command
 
 
 def picture(seed=0, height=64, width=80):
@@ -467,6 +468,52 @@ def test_what_a_report_lacks_is_named_and_the_rest_is_written(tiny, folder, monk
     for name in ("BD-rate: BD-rate needs `pip install bjontegaard`", "plots: plots needs", "parts: another picture's"):
         assert f"left out: {name}" in result.output
     assert {file.name for file in out.iterdir()} == {"rows.json", "report.md", "contact-sheet.png"}
+
+
+def test_published_points_name_their_sources_and_count_only_for_their_own_variant():
+    for other in published.published():
+        assert other.source
+        assert other.points
+        assert all(0 < point["bpp"] < 5 for point in other.points)
+    paper = next(other for other in published.published() if other.codec == "SODEC")
+    assert len(paper.curve("lpips_vgg")) == 4
+    assert paper.curve("ms_ssim") == []  # another implementation
+    assert {other.codec for other in published.published()} >= set(published.DRAWN)
+
+
+def test_published_points_are_drawn_on_kodak_alone(tmp_path):
+    pytest.importorskip("matplotlib")
+    rows = [run.Mean("sodec", q, 24, 0.0, 0.1 * q, 0.0, 0.0, {"psnr": 24.0 + q}) for q in (1, 2)]
+    for kodak in (True, False):
+        svg = next(file for file in plots.curves(rows, "psnr", tmp_path, kodak=kodak) if file.suffix == ".svg")
+        assert ("StableCodec (publ.)" in svg.read_text()) == kodak
+
+
+def test_command_line_knows_every_metric():
+    assert tuple(metrics.METRICS) == METRIC_NAMES
+
+
+def test_ssimulacra2_prefers_the_original():
+    pytest.importorskip("ssimulacra2")
+    one = picture()
+    worse = np.clip(one.astype(int) + np.random.default_rng(0).integers(-40, 41, one.shape), 0, 255).astype(np.uint8)
+    assert metrics.ssimulacra2(one, one) == pytest.approx(100, abs=0.01)
+    assert metrics.ssimulacra2(one, worse) < 80
+    assert metrics.ssimulacra2(one[:4], worse[:4]) is None
+
+
+def test_a_learned_metric_without_its_weights_says_so(monkeypatch):
+    """Whatever its package raises where it can't fetch them."""
+
+    def unreachable(**options):
+        raise OSError("no route to host")
+
+    learned.lpips.cache_clear()
+    monkeypatch.setitem(sys.modules, "lpips", types.SimpleNamespace(LPIPS=unreachable))
+    chosen, left_out = metrics.available(["psnr", "lpips_vgg"])
+    learned.lpips.cache_clear()
+    assert [metric.name for metric in chosen] == ["psnr"]
+    assert "no route to host" in left_out["lpips_vgg"]
 
 
 # -- the command

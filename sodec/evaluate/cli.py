@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from .parts import Part
     from .run import Evaluation
 
+# As in metrics.py, whose import would bring in what the command line must not wait for.
+METRIC_NAMES = ("psnr", "ms_ssim", "ssimulacra2", "st_lpips", "lpips_alex", "lpips_vgg", "dists", "grid")
+
 
 def _listed(of: type[float] | type[str], choices: Sequence[str] = ()) -> Callable[..., list[Any]]:
     """A callback for values with commas between them."""
@@ -42,7 +45,8 @@ def _listed(of: type[float] | type[str], choices: Sequence[str] = ()) -> Callabl
 @click.option("--qualities", default="1,10,25,40,55,70,85,100", show_default=True, callback=_listed(float),
               help="sodec's, 1 to 100.")  # fmt: skip
 @click.option("--metrics", default="psnr,ms_ssim,st_lpips,grid", show_default=True,
-              callback=_listed(str, ("psnr", "ms_ssim", "st_lpips", "grid")))  # fmt: skip
+              callback=_listed(str, METRIC_NAMES),
+              help=f"Of {', '.join(METRIC_NAMES)}.")  # fmt: skip
 @click.option("--parts", is_flag=True, help="Also the table of what each part of sodec's decoder is worth.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False),
               help="Folder for rows.json, report.md, curves and the contact sheet.")  # fmt: skip

@@ -7,6 +7,7 @@ A metric of a picture too small for it is None, and means are taken over the pic
 from __future__ import annotations
 
 import functools
+import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from ..errors import UnsupportedPictureError
+from . import learned
 from .optional import MissingPackageError, require
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ Array = npt.NDArray[np.uint8]
 MS_SSIM_SMALLEST = 161
 # AlexNet's pooling leaves nothing of a smaller picture.
 ST_LPIPS_SMALLEST = 64
+SSIMULACRA2_SMALLEST = 8
 GRID_PERIOD = 4
 
 
@@ -78,6 +82,41 @@ def grid(original: Array, decoded: Array) -> float | None:
     return float(np.std([error[row::GRID_PERIOD, column::GRID_PERIOD].mean() for row in period for column in period]))
 
 
+def ssimulacra2(original: Array, decoded: Array) -> float | None:
+    """SSIMULACRA2 (Sneyers, Cloudinary) by the package ssimulacra2: 90 is hardly visible, 30 low quality, may be < 0.
+
+    None where a side is below 8 pixels.
+    """
+    _check(original, decoded)
+    if min(original.shape[:2]) < SSIMULACRA2_SMALLEST:
+        return None
+    package = require("ssimulacra2", "ssimulacra2")
+    files = [io.BytesIO(), io.BytesIO()]  # the package reads files
+    for picture, file in zip((original, decoded), files, strict=True):
+        Image.fromarray(picture).save(file, "PPM")
+    return float(package.compute_ssimulacra2(*files))
+
+
+def lpips_alex(original: Array, decoded: Array) -> float | None:
+    """LPIPS with AlexNet. None where the short side is below 64 pixels."""
+    return _learned(lambda: learned.lpips("alex"), original, decoded)
+
+
+def lpips_vgg(original: Array, decoded: Array) -> float | None:
+    """LPIPS with VGG. None where the short side is below 64 pixels."""
+    return _learned(lambda: learned.lpips("vgg"), original, decoded)
+
+
+def dists(original: Array, decoded: Array) -> float | None:
+    """DISTS. None where the short side is below 64 pixels."""
+    return _learned(learned.dists, original, decoded)
+
+
+def _learned(distance: Callable[[], learned.Distance], original: Array, decoded: Array) -> float | None:
+    _check(original, decoded)
+    return distance()(original, decoded) if min(original.shape[:2]) >= ST_LPIPS_SMALLEST else None
+
+
 @dataclass(frozen=True)
 class Metric:
     """A metric as the tables and plots know it."""
@@ -88,6 +127,7 @@ class Metric:
     digits: int
     function: Callable[[Array, Array], float | None]
     perceptual: bool = False
+    needs: Callable[[], object] = lambda: None  # raises MissingPackageError
 
     def better(self, a: float, b: float) -> bool:
         """Whether value `a` is better than value `b`."""
@@ -98,8 +138,14 @@ METRICS = {
     metric.name: metric
     for metric in (
         Metric("psnr", "PSNR, dB", True, 2, psnr),
-        Metric("ms_ssim", "MS-SSIM", True, 3, ms_ssim),
-        Metric("st_lpips", "ST-LPIPS alex", False, 3, st_lpips, perceptual=True),
+        Metric(
+            "ms_ssim", "MS-SSIM", True, 3, ms_ssim, needs=lambda: require("pytorch_msssim", "ms_ssim", "pytorch-msssim")
+        ),
+        Metric("ssimulacra2", "SSIMULACRA2", True, 1, ssimulacra2, True, lambda: require("ssimulacra2", "ssimulacra2")),
+        Metric("st_lpips", "ST-LPIPS alex", False, 3, st_lpips, True, lambda: _ShiftTolerant.shared()),
+        Metric("lpips_alex", "LPIPS alex", False, 3, lpips_alex, True, lambda: learned.lpips("alex")),
+        Metric("lpips_vgg", "LPIPS VGG", False, 3, lpips_vgg, True, lambda: learned.lpips("vgg")),
+        Metric("dists", "DISTS", False, 3, dists, True, learned.dists),
         Metric("grid", "grid", False, 3, grid),
     )
 }
@@ -118,10 +164,7 @@ def available(names: Sequence[str]) -> tuple[list[Metric], dict[str, str]]:
         if name not in METRICS:
             raise ValueError(f"metric {name!r} is none of {', '.join(METRICS)}")
         try:
-            if name == "ms_ssim":
-                require("pytorch_msssim", name, "pytorch-msssim")
-            elif name == "st_lpips":
-                _ShiftTolerant.shared()
+            METRICS[name].needs()
         except MissingPackageError as error:
             left_out[name] = str(error)
         else:

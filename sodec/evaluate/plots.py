@@ -7,11 +7,14 @@ from pathlib import Path
 
 from .metrics import METRICS
 from .optional import require
+from .published import DRAWN, published
 from .run import Mean
 
 
-def curves(means: Sequence[Mean], metric: str, folder: Path) -> list[Path]:
+def curves(means: Sequence[Mean], metric: str, folder: Path, *, kodak: bool = False) -> list[Path]:
     """One figure of a metric over the rate (logarithmic), a curve per codec; returns the files written.
+
+    On `kodak`, published points of other codecs are drawn behind them, dashed, where the metric is the same one.
 
     Better is always up, so the axis of a distance runs downwards.
     """
@@ -30,6 +33,13 @@ def curves(means: Sequence[Mean], metric: str, folder: Path) -> list[Path]:
         ours = codec.startswith("sodec")
         x, y = zip(*points, strict=True)
         axes.plot(x, y, marker="o", markersize=4, linewidth=2.2 if ours else 1.2, label=codec, zorder=3 if ours else 2)
+    low, high = axes.get_xlim()
+    for other in published() if kodak and axes.lines else ():
+        points = [point for point in other.curve(metric) if low / 2 <= point[0] <= 2 * high]
+        if points and other.codec in DRAWN:
+            axes.plot(
+                *zip(*points, strict=True), "--", marker=".", linewidth=0.8, alpha=0.6, label=f"{other.codec} (publ.)"
+            )
     axes.set_xscale("log")
     ticks = require("matplotlib.ticker", "plots", "matplotlib")
     axes.xaxis.set_major_locator(ticks.LogLocator(subs=(1, 2, 5)))
@@ -41,7 +51,7 @@ def curves(means: Sequence[Mean], metric: str, folder: Path) -> list[Path]:
         axes.invert_yaxis()
     axes.grid(alpha=0.3)
     if axes.lines:
-        axes.legend()
+        axes.legend(fontsize="small")
     kind = "perception" if known.perceptual else "distortion"
     files = [folder / f"rate-{kind}-{metric}.{suffix}" for suffix in ("png", "svg")]
     # Text stays text, and the same figure is the same file.

@@ -69,12 +69,14 @@ def write(folder: Path, result: Evaluation, report: str) -> list[Path]:
     """rows.json, report.md and, unless plots are left out, a figure per metric."""
     files = [folder / "rows.json", folder / "report.md"]
     rows = means(result.rows)
+    names = {Path(row.picture).stem for row in result.rows}
+    kodak = names == {f"kodim{number:02}" for number in range(1, 25)}
     try:
         write_json(files[0], result)
         files[1].write_text(report, encoding="utf-8")
         for name in METRICS:
             if "plots" not in result.left_out and any(row.metrics.get(name) is not None for row in rows):
-                files += curves(rows, name, folder)
+                files += curves(rows, name, folder, kodak=kodak)
     except OSError as error:
         raise OutputError(f"{folder} can't be written: {error.strerror}") from None
     return files
