@@ -486,7 +486,7 @@ def test_published_points_are_drawn_on_kodak_alone(tmp_path):
     rows = [run.Mean("sodec", q, 24, 0.0, 0.1 * q, 0.0, 0.0, {"psnr": 24.0 + q}) for q in (1, 2)]
     for kodak in (True, False):
         svg = next(file for file in plots.curves(rows, "psnr", tmp_path, kodak=kodak) if file.suffix == ".svg")
-        assert ("StableCodec (publ.)" in svg.read_text()) == kodak
+        assert ("MS-ILLM (publ.)" in svg.read_text()) == kodak
 
 
 def test_command_line_knows_every_metric():
