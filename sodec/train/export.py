@@ -9,13 +9,11 @@ import torch
 
 from .. import weights
 from ..container import QUALITY_STEPS
-from ..entropy import gaussian_tables, tables_from_probabilities
+from ..entropy import PRECISION, gaussian_tables, tables_from_probabilities
 from ..errors import TrainingError
 from . import prior
 from .parts import Parts
 from .run import CONFIGS
-
-PRECISION = 16  # bits; at 12 the rarest symbols would cost 2-4 % more at the lowest rates
 
 
 def export(checkpoint: Path, folder: Path) -> weights.Bundle:
