@@ -37,6 +37,6 @@ if(SODEC_IS_X86_64 AND NOT SODEC_PORTABLE)
     set_source_files_properties(${avx2_files} PROPERTIES COMPILE_OPTIONS -mavx2)
     # GCC warns of its own _mm512_undefined_epi32 (PR 105593).
     set_source_files_properties(${avx512_files} PROPERTIES COMPILE_OPTIONS
-      "-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512vnni;$<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>")
+      "-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512vnni;$<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>;$<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized>")
   endif()
 endif()
