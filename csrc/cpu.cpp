@@ -88,6 +88,9 @@ const char* name_of(Isa isa) {
     }
 }
 
+// The order of `supported` is by measurement, in millions of symbols a second at 0.25 bit (32 lanes, one Zen 4 core;
+// benchmarks/bench_rans.py): decode 1150 AVX-512, 910 AVX2, 330 portable; encode 1070, 760, 280. No rANS kernel uses
+// gathers, which microcode has made slow on some processors with AVX-512.
 const Processor& processor() {
     static const Processor found = detect();
     return found;

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "cpu.h"
+#include "rans/choice.h"
 #include "rans/decoder.h"
 #include "rans/encoder.h"
 #include "rans/tables.h"
@@ -41,7 +43,8 @@ py::buffer_info bytes_of(const py::buffer& data) {
 class PyDecoder {
 public:
     explicit PyDecoder(const py::buffer& data)
-        : view_(bytes_of(data)), decoder_(static_cast<const uint8_t*>(view_.ptr), static_cast<size_t>(view_.size)) {}
+        : view_(bytes_of(data)),
+          decoder_(static_cast<const uint8_t*>(view_.ptr), static_cast<size_t>(view_.size), chosen()) {}
 
     Symbols read(const Indexes& indexes, const rans::Tables& tables) {
         Symbols symbols(std::vector<py::ssize_t>(indexes.shape(), indexes.shape() + indexes.ndim()));
@@ -60,6 +63,8 @@ public:
         const std::lock_guard<std::mutex> lock(mutex_);
         decoder_.finish();
     }
+
+    const char* cpu() const { return name_of(decoder_.isa()); }
 
     size_t position() {
         const std::lock_guard<std::mutex> lock(mutex_);
@@ -90,10 +95,11 @@ py::bytes encode(const py::list& sections, int lanes) {
         kept.push_back(indexes);
         kept.push_back(py::reinterpret_borrow<py::object>(section[2]));
     }
+    const Isa isa = chosen();
     std::vector<uint8_t> payload;
     {
         const py::gil_scoped_release release;
-        payload = rans::encode(native, lanes);
+        payload = rans::encode(native, lanes, isa);
     }
     return py::bytes(reinterpret_cast<const char*>(payload.data()), payload.size());
 }
@@ -117,9 +123,18 @@ void register_rans(py::module_& module) {
         .def(py::init<const py::buffer&>(), py::arg("data"))
         .def("read", &PyDecoder::read, py::arg("indexes").noconvert(), py::arg("tables"))
         .def("finish", &PyDecoder::finish)
-        .def_property_readonly("position", &PyDecoder::position);
+        .def_property_readonly("position", &PyDecoder::position)
+        .def_property_readonly("cpu", &PyDecoder::cpu);
 
     module.def("encode", &encode, py::arg("sections"), py::arg("lanes") = 0);
+    module.def("rans_groups", []() {
+        py::dict counts;
+        for (Isa isa : processor().supported) {
+            const rans::GroupCounts count = rans::group_counts(isa);
+            counts[name_of(isa)] = py::make_tuple(count.decoded, count.encoded);
+        }
+        return counts;
+    });
     module.def(
         "payload_info",
         [](const py::buffer& data) {

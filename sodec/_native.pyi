@@ -51,6 +51,12 @@ class Decoder:
     def finish(self) -> None: ...
     @property
     def position(self) -> int: ...
+    @property
+    def cpu(self) -> str:
+        """The instruction set that this decoder was made for."""
+
+def rans_groups() -> dict[str, tuple[int, int]]:
+    """By instruction set: the groups of symbols that its kernels have decoded and encoded in this process."""
 
 def encode(
     sections: Sequence[tuple[npt.NDArray[np.int16], npt.NDArray[np.uint8], Tables]], lanes: int = 0

@@ -12,12 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import decoder as reference
 
-from sodec import container, entropy
+from sodec import _native, container, entropy
 from sodec.errors import CorruptStreamError, NewerFormatError
 
 HERE = recipes.HERE
 MODEL = json.loads((HERE / "model.json").read_text())
 FILES = {kind: sorted((HERE / kind).iterdir()) for kind in ("payloads", "streams", "errors")}
+
+
+@pytest.fixture(scope="module", autouse=True, params=_native.cpu()["supported"])
+def instruction_set(request):
+    """All of this file, on every instruction set that there is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SODEC_CPU", request.param)
+        yield request.param
 
 
 def package_tiles(data):

@@ -1,8 +1,12 @@
 #include "decoder.h"
 
+#include <algorithm>
+#include <cstdlib>
 #include <string>
 
 #include "../errors.h"
+#include "choice.h"
+#include "steps.h"
 
 namespace sodec::rans {
 namespace {
@@ -21,20 +25,51 @@ struct BitReader {
     }
 };
 
-}  // namespace
+// Elements that are compacted, decoded and expanded at a time; their buffers should stay in the first-level cache.
+constexpr size_t kChunk = 8192;
 
-// The cursor of one read(), kept in registers by the loop and written back once.
-struct Decoder::Reader {
+[[noreturn]] void refuse_index(const uint8_t* indexes, size_t n, int count) {
+    for (size_t i = 0; i < n; ++i) {
+        if (indexes[i] != kSkip && indexes[i] >= count) {
+            throw InvalidTable("index " + std::to_string(indexes[i]) + " at position " + std::to_string(i) +
+                               ", but there are " + std::to_string(count) + " tables");
+        }
+    }
+    std::abort();  // only called where there is one
+}
+
+// How many indexes are SKIP, once all are known to be valid.
+size_t count_skipped(const uint8_t* indexes, size_t n, int count) {
+    size_t skipped = 0;
+    uint8_t highest = 0;  // of indexes + 1, where SKIP has become 0
+    for (size_t from = 0; from < n; from += 255) {
+        // Sums of 255 fit 8 bits, so that the compiler can count in vectors of bytes.
+        const size_t to = std::min(n, from + 255);
+        uint8_t here = 0;
+        for (size_t i = from; i < to; ++i) {
+            here = static_cast<uint8_t>(here + (indexes[i] == kSkip));
+            highest = std::max(highest, static_cast<uint8_t>(indexes[i] + 1));
+        }
+        skipped += here;
+    }
+    if (highest > count) refuse_index(indexes, n, count);
+    return skipped;
+}
+
+// Reads symbols one by one, whatever they are. A copy of the run, so that its numbers stay in registers.
+struct Reader {
+    DecodeRun run;
     const uint8_t* next;
-    const uint8_t* end;
-    bool single;
 
+    explicit Reader(const DecodeRun& from) : run(from), next(from.next) {}
+
+    // Fills up a state that has got low. Without words left only a single lane may be low.
     void renormalise(uint32_t& state) {
         if (state >= kLow) return;
-        if (end - next >= 2) {
+        if (run.end - next >= 2) {
             state = (state << 16) | next[0] | (static_cast<uint32_t>(next[1]) << 8);
             next += 2;
-        } else if (!single) {
+        } else if (run.lanes != 1) {
             throw CorruptStream("payload ends before its symbols do");
         }
     }
@@ -46,7 +81,7 @@ struct Decoder::Reader {
         return value;
     }
 
-    int32_t escaped(uint32_t& state, const Tables::Table& table) {
+    int32_t escaped(uint32_t& state, const TableView& table) {
         int k = 0;
         while (k < kMaxPrefix && bits(state, 1) == 1) ++k;
         const uint32_t u = (1u << k) + (k > 0 ? bits(state, k) : 0) - 1;
@@ -59,11 +94,58 @@ struct Decoder::Reader {
         }
         return value;
     }
+
+    int16_t symbol(uint32_t& lane, uint8_t index) {
+        uint32_t state = lane;
+        int32_t value = read_symbol(run, index, state);
+        renormalise(state);
+        if (value == kEscape) value = escaped(state, run.tables[index]);
+        lane = state;
+        return static_cast<int16_t>(value);
+    }
 };
 
-PayloadInfo payload_info(const uint8_t* data, size_t size) { return Decoder(data, size).info(); }
+// n symbols, the first of them in the lane `lane`.
+void read_some(DecodeRun& run, size_t n, size_t lane) {
+    Reader reader(run);
+    uint32_t* const states = run.states;
+    const size_t mask = static_cast<size_t>(run.lanes) - 1;
+    const uint8_t* const indexes = run.indexes;
+    int16_t* const values = run.values;
+    for (size_t i = 0; i < n; ++i) values[i] = reader.symbol(states[(lane + i) & mask], indexes[i]);
+    run.next = reader.next;
+    run.indexes += n;
+    run.values += n;
+}
 
-Decoder::Decoder(const uint8_t* data, size_t size) : begin_(data), next_(data), end_(data + size) {
+// n symbols without SKIP, whole groups of them by the instruction set's kernel.
+void read_dense(DecodeRun& run, const Kernels& kernels, size_t n, size_t& lane) {
+    const size_t lanes = static_cast<size_t>(run.lanes);
+    const size_t head = std::min(n, (lanes - lane) % lanes);
+    read_some(run, head, lane);
+    n -= head;
+    run.groups = kernels.decode == nullptr ? 0 : n / lanes;
+    while (run.groups > 0) {
+        const size_t done = kernels.decode(&run);
+        count_groups(kernels.groups_by, {done, 0});
+        run.indexes += done * lanes;
+        run.values += done * lanes;
+        run.groups -= done;
+        n -= done * lanes;
+        if (run.groups == 0) break;
+        read_some(run, lanes, 0);  // the group at which the kernel stopped
+        --run.groups;
+        n -= lanes;
+    }
+    read_some(run, n, 0);
+    lane = (lane + head + n) % lanes;
+}
+
+}  // namespace
+
+PayloadInfo payload_info(const uint8_t* data, size_t size) { return Decoder(data, size, Isa::portable).info(); }
+
+Decoder::Decoder(const uint8_t* data, size_t size, Isa isa) : begin_(data), next_(data), end_(data + size), isa_(isa) {
     if (size == 0) throw CorruptStream("payload is empty");
     const uint8_t header = data[0];
     const int lanes_log2 = header & 7;
@@ -85,6 +167,7 @@ Decoder::Decoder(const uint8_t* data, size_t size) : begin_(data), next_(data), 
     }
     next_ = data + state_bytes;
     info_ = {lanes, (header >> 3) + 1, state_bytes};
+    kernels_ = kernels_of(isa_, lanes);
 }
 
 void Decoder::read(const uint8_t* indexes, size_t n, const Tables& tables, int16_t* symbols) {
@@ -95,37 +178,35 @@ void Decoder::read(const uint8_t* indexes, size_t n, const Tables& tables, int16
                             std::to_string(tables.precision()));
     }
     failed_ = true;  // until this section has been read to its end
-    const int precision = info_.precision;
-    const int bucket_shift = tables.bucket_shift();
-    const uint32_t slots = (1u << precision) - 1;
-    const int count = tables.count();
-    const size_t mask = static_cast<size_t>(info_.lanes) - 1;
-    Reader reader{next_, end_, info_.lanes == 1};
-    size_t coded = 0;
-    for (size_t i = 0; i < n; ++i) {
-        const uint8_t index = indexes[i];
-        if (index == kSkip) {
-            symbols[i] = 0;
-            continue;
+    const size_t skipped = count_skipped(indexes, n, tables.count());
+    DecodeRun run{tables.buckets(),
+                  tables.symbols(),
+                  tables.views(),
+                  tables.bucket_bits(),
+                  info_.precision,
+                  info_.lanes,
+                  states_,
+                  next_,
+                  end_,
+                  indexes,
+                  symbols,
+                  0};
+    size_t lane = 0;
+    if (skipped == 0) {
+        read_dense(run, kernels_, n, lane);
+    } else {
+        uint8_t dense_indexes[kChunk + kDenseRoom];
+        int16_t dense_values[kChunk + kDenseRoom];
+        for (size_t from = 0; from < n; from += kChunk) {
+            const size_t size = std::min(kChunk, n - from);
+            const size_t coded = kernels_.compact(indexes + from, size, dense_indexes);
+            run.indexes = dense_indexes;
+            run.values = dense_values;
+            read_dense(run, kernels_, coded, lane);
+            kernels_.expand(indexes + from, size, dense_values, symbols + from);
         }
-        if (index >= count) {
-            throw InvalidTable("index " + std::to_string(index) + " at position " + std::to_string(i) +
-                               ", but there are " + std::to_string(count) + " tables");
-        }
-        const Tables::Table& table = tables[index];
-        uint32_t& lane = states_[coded++ & mask];
-        uint32_t state = lane;
-        const uint32_t slot = state & slots;
-        const uint32_t symbol = Tables::find(table, slot, bucket_shift);
-        const Tables::Symbol interval = table.symbols[symbol];
-        state = interval.frequency * (state >> precision) + slot - interval.start;
-        reader.renormalise(state);
-        int32_t value = table.minimum + static_cast<int32_t>(symbol);
-        if (symbol == table.escape) value = reader.escaped(state, table);
-        lane = state;
-        symbols[i] = static_cast<int16_t>(value);
     }
-    next_ = reader.next;
+    next_ = run.next;
     failed_ = false;
 }
 

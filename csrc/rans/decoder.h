@@ -3,6 +3,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "../cpu.h"
+#include "choice.h"
 #include "format.h"
 #include "tables.h"
 
@@ -15,7 +17,7 @@ PayloadInfo payload_info(const uint8_t* data, size_t size);
 class Decoder {
 public:
     // The bytes must outlive the decoder. Throws CorruptStream where header or states are not valid.
-    Decoder(const uint8_t* data, size_t size);
+    Decoder(const uint8_t* data, size_t size, Isa isa);
 
     // One section. Throws CorruptStream where the bytes are not a payload of it or the tables' precision is not the
     // payload's, InvalidTable where an index has no table. A decoder that threw reads nothing more.
@@ -25,14 +27,15 @@ public:
     void finish() const;
 
     size_t position() const { return static_cast<size_t>(next_ - begin_); }
+    Isa isa() const { return isa_; }
     const PayloadInfo& info() const { return info_; }
 
 private:
-    struct Reader;
-
     const uint8_t* begin_;
     const uint8_t* next_;
     const uint8_t* end_;
+    Isa isa_;
+    Kernels kernels_;
     PayloadInfo info_;
     bool failed_ = false;
     uint32_t states_[kMaxLanes];

@@ -1,111 +1,221 @@
 #include "encoder.h"
 
+#include <algorithm>
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "../errors.h"
+#include "choice.h"
 #include "format.h"
 
 namespace sodec::rans {
 namespace {
 
-// Writes words from the back of a buffer to its front, since rANS encodes in the reverse of reading order.
-struct Writer {
-    uint32_t states[kMaxLanes];
-    uint16_t* front;
+// Elements that are looked up, then encoded, at a time; their ids should stay in the first-level cache.
+constexpr size_t kChunk = 4096;
+constexpr size_t kEscapeWords = 4;  // at most, of one escape: its symbol, then 33 bits in steps
 
-    void renormalise(uint32_t& state, uint64_t limit) {
-        if (state >= limit) {
-            *--front = static_cast<uint16_t>(state);
-            state >>= 16;
-        }
+// Words from the back of a buffer to its front, since rANS encodes in the reverse of reading order.
+class Words {
+public:
+    // Room for `words` more before the front.
+    void reserve(size_t words) {
+        const size_t room = static_cast<size_t>(front - buffer_.get());
+        if (room >= words) return;
+        const size_t used = size();
+        const size_t capacity = std::max(2 * capacity_, used + words);
+        std::unique_ptr<uint16_t[]> larger(new uint16_t[capacity]);  // not a vector: nothing needs to be zeroed
+        uint16_t* to = larger.get() + capacity - used;
+        std::copy(front, front + used, to);
+        buffer_ = std::move(larger);
+        capacity_ = capacity;
+        front = to;
     }
+    size_t size() const { return static_cast<size_t>(buffer_.get() + capacity_ - front); }
 
-    void put(uint32_t& state, Tables::Symbol symbol, int precision) {
-        renormalise(state, static_cast<uint64_t>(symbol.frequency) << (32 - precision));
-        const uint32_t quotient = state / symbol.frequency;
-        state = (quotient << precision) + (state - quotient * symbol.frequency) + symbol.start;
-    }
+    uint16_t* front = nullptr;
 
-    void put_bits(uint32_t& state, uint32_t value, int bits) {
-        renormalise(state, uint64_t{1} << (32 - bits));
-        state = (state << bits) | value;
-    }
-
-    // The escaped value of format.h, last step first.
-    void put_escaped(uint32_t& state, uint32_t u) {
-        const int k = floor_log2(u + 1);
-        if (k > 0) put_bits(state, u + 1 - (1u << k), k);
-        if (k < kMaxPrefix) put_bits(state, 0, 1);
-        for (int i = 0; i < k; ++i) put_bits(state, 1, 1);
-    }
+private:
+    std::unique_ptr<uint16_t[]> buffer_;
+    size_t capacity_ = 0;
 };
 
-uint32_t escaped(int32_t offset, const Tables::Table& table) {
+void renormalise(uint16_t*& front, uint32_t& state, uint64_t limit) {
+    if (state >= limit) {
+        *--front = static_cast<uint16_t>(state);
+        state >>= 16;
+    }
+}
+
+void put(uint16_t*& front, uint32_t& state, SymbolEntry symbol, int precision) {
+    const uint32_t frequency = static_cast<uint32_t>(symbol >> 48) + 1;
+    renormalise(front, state, static_cast<uint64_t>(frequency) << (32 - precision));
+    uint32_t quotient = static_cast<uint32_t>((state * (symbol & 0xFFFFFFFF)) >> 32);
+    uint32_t rest = state - quotient * frequency;
+    const uint32_t one_less = rest >= frequency;
+    quotient += one_less;
+    rest -= frequency & (0 - one_less);
+    state = (quotient << precision) + rest + ((symbol >> 32) & 0xFFFF);
+}
+
+void put_bits(uint16_t*& front, uint32_t& state, uint32_t value, int bits) {
+    renormalise(front, state, uint64_t{1} << (32 - bits));
+    state = (state << bits) | value;
+}
+
+// The escaped value of format.h, last step first.
+void put_escaped(uint16_t*& front, uint32_t& state, uint32_t u) {
+    const int k = floor_log2(u + 1);
+    if (k > 0) put_bits(front, state, u + 1 - (1u << k), k);
+    if (k < kMaxPrefix) put_bits(front, state, 0, 1);
+    for (int i = 0; i < k; ++i) put_bits(front, state, 1, 1);
+}
+
+uint32_t escaped(int32_t offset, const TableView& table) {
     return offset < 0 ? 2u * static_cast<uint32_t>(-1 - offset) + 1
                       : 2u * (static_cast<uint32_t>(offset) - table.escape);
 }
 
-struct Survey {
-    uint64_t cost = 0;   // in 2^-16 bit
-    uint64_t words = 0;  // no more than this many will be written
-};
-
-// Checks a section before a byte is written, and measures it. `coded` is the number of elements that are not SKIP.
-Survey survey(const Section& section, size_t& coded) {
-    Survey found;
-    coded = 0;
-    for (size_t i = 0; i < section.n; ++i) {
+[[noreturn]] void refuse(const Section& section) {
+    for (size_t i = 0;; ++i) {  // only called where there is a fault
         const uint8_t index = section.indexes[i];
-        const int32_t value = section.symbols[i];
-        if (index == kSkip) {
-            if (value != 0) {
-                throw std::invalid_argument("symbol " + std::to_string(value) + " at position " + std::to_string(i) +
-                                            " is skipped (index 255), where only 0 can be");
-            }
-            continue;
+        const int16_t symbol = section.symbols[i];
+        const std::string where = " at position " + std::to_string(i);
+        if (index != kSkip && index >= section.tables->count()) {
+            throw InvalidTable("index " + std::to_string(index) + where + ", but there are " +
+                               std::to_string(section.tables->count()) + " tables");
         }
-        if (index >= section.tables->count()) {
-            throw InvalidTable("index " + std::to_string(index) + " at position " + std::to_string(i) +
-                               ", but there are " + std::to_string(section.tables->count()) + " tables");
+        if (index == kSkip && symbol != 0) {
+            throw std::invalid_argument("symbol " + std::to_string(symbol) + where +
+                                        " is skipped (index 255), where only 0 can be");
         }
-        if (value < -kMaxValue) {
-            throw std::invalid_argument("symbol -32768 at position " + std::to_string(i) + " is below -32767");
-        }
-        const Tables::Table& table = (*section.tables)[index];
-        const int32_t offset = value - table.minimum;
-        const bool escape = offset < 0 || offset >= static_cast<int32_t>(table.escape);
-        const uint32_t* costs = section.tables->costs(table);
-        if (escape) {
-            const int k = floor_log2(escaped(offset, table) + 1);
-            found.cost += costs[table.escape] + (static_cast<uint64_t>(2 * k + 1) << 16);
-            found.words += 4;  // the symbol, then at most 32 bits
-        } else {
-            found.cost += costs[offset];
-            found.words += 1;
-        }
-        ++coded;
+        if (symbol < -kMaxValue) throw std::invalid_argument("symbol -32768" + where + " is below -32767");
     }
-    return found;
 }
 
-void encode_section(const Section& section, size_t coded, int lanes, Writer& writer) {
-    const Tables& tables = *section.tables;
-    const int precision = tables.precision();
-    const size_t mask = static_cast<size_t>(lanes) - 1;
-    for (size_t i = section.n; i-- > 0;) {
-        const uint8_t index = section.indexes[i];
-        if (index == kSkip) continue;
-        const Tables::Table& table = tables[index];
-        uint32_t& state = writer.states[--coded & mask];
-        const int32_t offset = section.symbols[i] - table.minimum;
-        if (offset < 0 || offset >= static_cast<int32_t>(table.escape)) {
-            writer.put_escaped(state, escaped(offset, table));
-            writer.put(state, table.symbols[table.escape], precision);
-        } else {
-            writer.put(state, table.symbols[offset], precision);
+// The number of elements that are not SKIP, once all are known to be encodable. In loops that compilers turn into
+// vectors: of bytes, of 16 bits, and of both only where something is skipped.
+size_t count_coded(const Section& section) {
+    size_t coded = 0;
+    uint8_t highest = 0;  // of indexes + 1, where SKIP has become 0
+    int16_t lowest = 0;
+    int16_t skipped_bits = 0;
+    for (size_t from = 0; from < section.n; from += 255) {
+        const size_t size = std::min<size_t>(255, section.n - from);  // sums of 255 fit 8 bits
+        const uint8_t* indexes = section.indexes + from;
+        const int16_t* symbols = section.symbols + from;
+        uint8_t here = 0;
+        for (size_t i = 0; i < size; ++i) {
+            here = static_cast<uint8_t>(here + (indexes[i] != kSkip));
+            highest = std::max(highest, static_cast<uint8_t>(indexes[i] + 1));
         }
+        for (size_t i = 0; i < size; ++i) lowest = std::min(lowest, symbols[i]);
+        if (here < size) {
+            for (size_t i = 0; i < size; ++i) {
+                skipped_bits = static_cast<int16_t>(skipped_bits | (indexes[i] == kSkip ? symbols[i] : 0));
+            }
+        }
+        coded += here;
+    }
+    if (highest > section.tables->count() || lowest < -kMaxValue || skipped_bits != 0) refuse(section);
+    return coded;
+}
+
+// About the bits that a section takes. Of a large one only some blocks are measured: all that depends on it is the
+// number of lanes.
+uint64_t estimated_bits(const Section& section, LookUp look_up) {
+    constexpr size_t kBlock = 64;
+    constexpr size_t kMeasured = 32768;
+    const size_t step = std::max<size_t>(1, section.n / kMeasured) * kBlock;
+    uint64_t cost = 0, measured = 0;
+    for (size_t from = 0; from < section.n; from += step) {
+        const size_t size = std::min(kBlock, section.n - from);
+        const uint8_t* indexes = section.indexes + from;
+        const int16_t* symbols = section.symbols + from;
+        uint32_t ids[kBlock + kDenseRoom];
+        const LookUpRun run{section.tables->views(), section.tables->count(), indexes, symbols, size, ids};
+        const size_t coded = look_up(&run);
+        for (size_t i = 0; i < coded; ++i) {
+            if (ids[i] < kEscapeId) {
+                cost += section.tables->costs()[ids[i]];
+            } else {
+                const size_t at = ids[i] - kEscapeId;
+                const TableView& table = section.tables->views()[indexes[at]];
+                const int k = floor_log2(escaped(symbols[at] - table.minimum, table) + 1);
+                cost += section.tables->costs()[table.first + table.escape] + (static_cast<uint64_t>(2 * k + 1) << 16);
+            }
+        }
+        measured += size;
+    }
+    return measured == 0 ? 0 : (cost >> 16) * section.n / measured;
+}
+
+// Up to kChunk elements of a section and what encoding them changes.
+struct Chunk {
+    const uint8_t* indexes;
+    const int16_t* symbols;
+    const Tables& tables;
+    uint32_t* states;
+    size_t lanes;
+    uint16_t* front;
+
+    // ids in reverse, one by one, whatever they are, the first of them in the lane `lane`.
+    void put_some(const uint32_t* ids, size_t n, size_t lane) {
+        const int precision = tables.precision();
+        for (size_t i = n; i-- > 0;) {
+            uint32_t& state = states[(lane + i) & (lanes - 1)];
+            uint32_t id = ids[i];
+            if (id >= kEscapeId) {
+                const size_t at = id - kEscapeId;
+                const TableView& table = tables.views()[indexes[at]];
+                put_escaped(front, state, escaped(symbols[at] - table.minimum, table));
+                id = table.first + table.escape;
+            }
+            put(front, state, tables.symbols()[id], precision);
+        }
+    }
+
+    // All of them in reverse, whole groups by the instruction set's kernel.
+    void put_all(const Kernels& kernels, const uint32_t* ids, size_t n, size_t lane) {
+        const size_t head = std::min(n, (lanes - lane) & (lanes - 1));
+        const size_t groups = (n - head) / lanes;
+        const uint32_t* grouped = ids + head;
+        const size_t tail = n - head - groups * lanes;
+        put_some(grouped + groups * lanes, tail, head == n ? lane : 0);
+        EncodeRun run{tables.symbols(), tables.precision(), static_cast<int>(lanes), states, front, grouped, groups};
+        while (run.groups > 0) {
+            if (kernels.encode != nullptr) {
+                run.front = front;
+                const size_t done = kernels.encode(&run);
+                count_groups(kernels.groups_by, {0, done});
+                run.groups -= done;
+                front = run.front;
+                if (run.groups == 0) break;
+            }
+            --run.groups;
+            put_some(grouped + run.groups * lanes, lanes, 0);  // the group at which the kernel stopped
+        }
+        put_some(ids, head, lane);
+    }
+};
+
+void encode_section(const Section& section, size_t coded, int lanes, const Kernels& kernels, uint32_t* states,
+                    Words& words) {
+    uint32_t ids[kChunk + kDenseRoom];
+    for (size_t end = section.n; end > 0;) {
+        const size_t size = (end - 1) % kChunk + 1;  // all but the last chunk are whole
+        end -= size;
+        Chunk chunk{
+            section.indexes + end, section.symbols + end, *section.tables, states, static_cast<size_t>(lanes), nullptr};
+        const LookUpRun run{section.tables->views(), section.tables->count(), chunk.indexes, chunk.symbols, size, ids};
+        const size_t kept = kernels.look_up(&run);
+        coded -= kept;
+        words.reserve(kEscapeWords * kept + kFrontRoom);
+        chunk.front = words.front;
+        chunk.put_all(kernels, ids, kept, coded % static_cast<size_t>(lanes));
+        words.front = chunk.front;
     }
 }
 
@@ -139,10 +249,9 @@ int lanes_for(uint64_t bytes) {
     return 1;
 }
 
-std::vector<uint8_t> encode(const std::vector<Section>& sections, int lanes) {
+std::vector<uint8_t> encode(const std::vector<Section>& sections, int lanes, Isa isa) {
     if (sections.empty()) throw std::invalid_argument("there are no sections to encode");
     const int precision = sections[0].tables->precision();
-    Survey total;
     std::vector<size_t> coded(sections.size());
     for (size_t s = 0; s < sections.size(); ++s) {
         if (sections[s].tables->precision() != precision) {
@@ -150,28 +259,31 @@ std::vector<uint8_t> encode(const std::vector<Section>& sections, int lanes) {
                                std::to_string(sections[s].tables->precision()) + " bits, section 0 of " +
                                std::to_string(precision));
         }
-        const Survey part = survey(sections[s], coded[s]);
-        total.cost += part.cost;
-        total.words += part.words;
+        coded[s] = count_coded(sections[s]);
     }
-    if (lanes == 0) lanes = lanes_for(total.cost >> 19);
+    if (lanes == 0) {
+        const LookUp look_up = kernels_of(isa, kMaxLanes).look_up;
+        uint64_t bits = 0;
+        for (const Section& section : sections) bits += estimated_bits(section, look_up);
+        lanes = lanes_for(bits / 8);
+    }
     if (lanes < 1 || lanes > kMaxLanes || (lanes & (lanes - 1)) != 0) {
         throw std::invalid_argument("lanes is " + std::to_string(lanes) + ", not a power of two from 1 to 64");
     }
 
-    // Not a vector: nothing needs to be zeroed here.
-    const std::unique_ptr<uint16_t[]> buffer(new uint16_t[total.words]);
-    Writer writer;
-    for (int lane = 0; lane < lanes; ++lane) writer.states[lane] = initial_state(lanes);
-    writer.front = buffer.get() + total.words;
-    for (size_t s = sections.size(); s-- > 0;) encode_section(sections[s], coded[s], lanes, writer);
+    uint32_t states[kMaxLanes];
+    std::fill(states, states + lanes, initial_state(lanes));
+    Words words;
+    const Kernels kernels = kernels_of(isa, lanes);
+    for (size_t s = sections.size(); s-- > 0;) {
+        encode_section(sections[s], coded[s], lanes, kernels, states, words);
+    }
 
-    const uint16_t* end = buffer.get() + total.words;
     std::vector<uint8_t> out;
-    out.reserve(static_cast<size_t>(1 + 4 * lanes + 2 * (end - writer.front)));
+    out.reserve(static_cast<size_t>(1 + 5 * lanes) + 2 * words.size());
     out.push_back(header_byte(floor_log2(static_cast<uint32_t>(lanes)), precision));
-    append_states(out, writer.states, lanes);
-    for (const uint16_t* word = writer.front; word != end; ++word) {
+    append_states(out, states, lanes);
+    for (const uint16_t* word = words.front; word != words.front + words.size(); ++word) {
         out.push_back(static_cast<uint8_t>(*word));
         out.push_back(static_cast<uint8_t>(*word >> 8));
     }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "../cpu.h"
 #include "tables.h"
 
 namespace sodec::rans {
@@ -22,6 +23,6 @@ int lanes_for(uint64_t bytes);
 // The payload. lanes is a power of two up to 64, or 0 to choose by the estimated size.
 // Throws InvalidTable where an index has no table or the precisions differ, std::invalid_argument where a symbol
 // can't be coded.
-std::vector<uint8_t> encode(const std::vector<Section>& sections, int lanes);
+std::vector<uint8_t> encode(const std::vector<Section>& sections, int lanes, Isa isa);
 
 }  // namespace sodec::rans

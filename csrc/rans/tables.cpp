@@ -1,5 +1,6 @@
 #include "tables.h"
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -9,11 +10,23 @@
 namespace sodec::rans {
 namespace {
 
-// 256 buckets: 64 tables of them stay in 32 KiB, and few buckets of a usual table hold more than one symbol.
-constexpr int kBucketsLog2 = 8;
-
 [[noreturn]] void refuse(size_t table, const std::string& fault) {
     throw InvalidTable("frequency table " + std::to_string(table) + ": " + fault);
+}
+
+SymbolEntry symbol_entry(uint32_t start, uint32_t frequency) {
+    const uint64_t reciprocal = std::min((uint64_t{1} << 32) / frequency, (uint64_t{1} << 32) - 1);
+    return reciprocal | (uint64_t{start} << 32) | (uint64_t{frequency - 1} << 48);
+}
+
+BucketEntry many(uint32_t first, uint32_t more) {
+    return first | (uint64_t{more} << 24) | (uint64_t{static_cast<uint16_t>(kManyValue)} << 48);
+}
+
+// c leads to a symbol and the next: where it begins, where the next one does, and where that ends.
+BucketEntry two(const int32_t* c, int32_t value) {
+    return static_cast<uint64_t>(c[1]) | (static_cast<uint64_t>(c[1] - c[0] - 1) << 16) |
+           (static_cast<uint64_t>(c[2] - c[1] - 1) << 32) | (uint64_t{static_cast<uint16_t>(value)} << 48);
 }
 
 // precision - log2(frequency) in units of 2^-16 bit: the fraction bit by bit, by squaring.
@@ -40,7 +53,9 @@ Tables::Tables(std::vector<int32_t> cumulative, std::vector<int32_t> offsets, st
       offsets_(std::move(offsets)),
       minimums_(std::move(minimums)),
       precision_(precision),
-      bucket_shift_(precision > kBucketsLog2 ? precision - kBucketsLog2 : 0) {
+      count_(static_cast<int>(minimums_.size())),
+      bucket_bits_(precision > kBucketBits ? kBucketBits : precision),
+      views_{} {
     if (precision < 1 || precision > kMaxPrecision) {
         throw InvalidTable("precision is " + std::to_string(precision) + ", not 1 to 16 bits");
     }
@@ -75,28 +90,36 @@ Tables::Tables(std::vector<int32_t> cumulative, std::vector<int32_t> offsets, st
         }
     }
 
-    const size_t buckets = static_cast<size_t>(total >> bucket_shift_);
-    symbols_.reserve(cumulative_.size() - count);
-    costs_.reserve(cumulative_.size() - count);
-    buckets_.reserve(count * (buckets + 1));
-    tables_.reserve(count);
-    for (size_t t = 0; t < count; ++t) {
-        const int32_t* c = cumulative_.data() + offsets_[t];
-        const uint32_t symbols = static_cast<uint32_t>(offsets_[t + 1] - offsets_[t] - 1);
-        tables_.push_back(
-            {symbols_.data() + symbols_.size(), buckets_.data() + buckets_.size(), minimums_[t], symbols - 1});
-        for (uint32_t s = 0; s < symbols; ++s) {
-            const uint32_t frequency = static_cast<uint32_t>(c[s + 1] - c[s]);
-            symbols_.push_back({static_cast<uint32_t>(c[s]), frequency});
-            costs_.push_back(cost_of(frequency, precision));
+    const size_t symbols = cumulative_.size() - count;
+    symbols_.reserve(symbols);
+    costs_.reserve(symbols);
+    buckets_.reserve(count << bucket_bits_);
+    for (size_t t = 0; t < count; ++t) add(t);
+}
+
+// What encoder and decoder look up, of a table that has been checked.
+void Tables::add(size_t t) {
+    const int32_t* c = cumulative_.data() + offsets_[t];
+    const uint32_t escape = static_cast<uint32_t>(offsets_[t + 1] - offsets_[t] - 2);
+    const uint32_t first = static_cast<uint32_t>(symbols_.size());
+    views_[t] = {first, static_cast<int16_t>(minimums_[t]), static_cast<uint16_t>(escape)};
+    for (uint32_t s = 0; s <= escape; ++s) {
+        const uint32_t frequency = static_cast<uint32_t>(c[s + 1] - c[s]);
+        symbols_.push_back(symbol_entry(static_cast<uint32_t>(c[s]), frequency));
+        costs_.push_back(cost_of(frequency, precision_));
+    }
+    uint32_t begin = 0;  // the first symbol of a bucket
+    for (int32_t bucket = 0; bucket < 1 << bucket_bits_; ++bucket) {
+        const int32_t slot = bucket << (precision_ - bucket_bits_);
+        const int32_t last_slot = slot + (1 << (precision_ - bucket_bits_)) - 1;
+        while (c[begin + 1] <= slot) ++begin;
+        uint32_t last = begin;
+        while (c[last + 1] <= last_slot) ++last;
+        if (last == escape || last > begin + 1) {
+            buckets_.push_back(many(first + begin, last - begin));
+        } else {
+            buckets_.push_back(two(c + begin, minimums_[t] + static_cast<int32_t>(begin)));
         }
-        uint32_t symbol = 0;
-        for (size_t bucket = 0; bucket < buckets; ++bucket) {
-            const int32_t slot = static_cast<int32_t>(bucket << bucket_shift_);
-            while (c[symbol + 1] <= slot) ++symbol;
-            buckets_.push_back(static_cast<uint16_t>(symbol));
-        }
-        buckets_.push_back(static_cast<uint16_t>(symbols - 1));
     }
 }
 

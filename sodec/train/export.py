@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from .. import weights
 from ..container import QUALITY_STEPS
-from ..entropy import gaussian_tables, tables_from_probabilities
+from ..entropy import PRECISION, gaussian_tables, tables_from_probabilities
 from ..errors import TrainingError
 from ..models import ModelConfig
 from . import checkpoint, prior
@@ -19,7 +19,6 @@ from .parts import Parts
 
 TRAINING_FILE = "train.safetensors"
 ONLY_TRAINING = ("prior.", "latent_encoder.", "model.scale_network.")  # prefixes of what the codec does not read
-PRECISION = 16  # bits; at 12 the rarest symbols would cost 2-4 % more at the lowest rates
 
 
 def export(path: Path, folder: Path) -> weights.Bundle:

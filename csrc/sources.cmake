@@ -1,0 +1,42 @@
+# The native code without its Python face, for the module and for the fuzzer: SODEC_SOURCES, and SODEC_X86 where they
+# hold instructions that need flags. To be included by each directory that compiles them, since CMake keeps the flags of
+# a file by directory.
+set(SODEC_SOURCES
+  cpu.cpp
+  rans/choice.cpp
+  rans/decoder.cpp
+  rans/encoder.cpp
+  rans/portable.cpp
+  rans/tables.cpp
+  scale_network/network.cpp
+  scale_network/portable.cpp
+)
+list(TRANSFORM SODEC_SOURCES PREPEND "${CMAKE_CURRENT_LIST_DIR}/")
+
+# Asked of the compiler and not of the host, so that cross builds (macOS arm64 on x86) answer right.
+include(CheckCXXSourceCompiles)
+check_cxx_source_compiles("
+  #if !defined(__x86_64__) && !defined(_M_X64)
+  #error not x86-64
+  #endif
+  int main() { return 0; }" SODEC_IS_X86_64)
+
+set(SODEC_X86 OFF)
+if(SODEC_IS_X86_64 AND NOT SODEC_PORTABLE)
+  set(SODEC_X86 ON)
+  # Only these files may hold such instructions; cpu.cpp decides at run time whether they are entered.
+  set(avx2_files rans/decode_avx2.cpp rans/encode_avx2.cpp rans/skip_avx2.cpp scale_network/avx2.cpp)
+  set(avx512_files rans/decode_avx512.cpp rans/encode_avx512.cpp rans/skip_avx512.cpp scale_network/avx512vnni.cpp)
+  list(TRANSFORM avx2_files PREPEND "${CMAKE_CURRENT_LIST_DIR}/")
+  list(TRANSFORM avx512_files PREPEND "${CMAKE_CURRENT_LIST_DIR}/")
+  list(APPEND SODEC_SOURCES ${avx2_files} ${avx512_files})
+  if(MSVC)
+    set_source_files_properties(${avx2_files} PROPERTIES COMPILE_OPTIONS /arch:AVX2)
+    set_source_files_properties(${avx512_files} PROPERTIES COMPILE_OPTIONS /arch:AVX512)
+  else()
+    set_source_files_properties(${avx2_files} PROPERTIES COMPILE_OPTIONS -mavx2)
+    # GCC warns of its own _mm512_undefined_epi32 (PR 105593).
+    set_source_files_properties(${avx512_files} PROPERTIES COMPILE_OPTIONS
+      "-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512vnni;$<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>;$<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized>")
+  endif()
+endif()
