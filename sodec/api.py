@@ -15,16 +15,29 @@ if TYPE_CHECKING:
     from .picture import PictureLike
 
 
-def compress(picture: PictureLike, quality: float = 50, *, model: str = "lite", device: str = "cpu") -> bytes:
-    """A picture as a .sodec stream; `Codec.compress` says what is taken and raised.
+def compress(
+    picture: PictureLike,
+    quality: float | None = None,
+    *,
+    target_bpp: float | None = None,
+    max_bytes: int | None = None,
+    model: str = "lite",
+    device: str = "cpu",
+    **options: Any,
+) -> bytes:
+    """A picture as a .sodec stream; `Codec.compress` says what is taken and raised, and what else can be asked.
 
     >>> data = sodec.compress("photo.jpg", quality=20)
+    >>> data = sodec.compress("photo.jpg", max_bytes=8000)
     """
-    return codec(model, device).compress(picture, quality)
+    return codec(model, device).compress(picture, quality, target_bpp=target_bpp, max_bytes=max_bytes, **options)
 
 
-def decompress(data: bytes, *, output: str = "pil", mode: str = "full", device: str = "cpu") -> Any:
-    """The picture of a stream; `Codec.decompress` says what comes back and what is raised."""
+def decompress(data: bytes, *, output: str = "pil", device: str = "cpu", **options: Any) -> Any:
+    """The picture of a stream; `Codec.decompress` says what comes back, what is raised and what else can be asked.
+
+    >>> face = sodec.decompress(data, region=(400, 120, 256, 256))
+    """
     stream = container.read(data)
     bundle = find_by_fingerprint(stream.fingerprint)
     if bundle is None:
@@ -32,7 +45,7 @@ def decompress(data: bytes, *, output: str = "pil", mode: str = "full", device: 
             f"the stream needs weights {stream.fingerprint.hex()}, which are not installed "
             f"(bundled: {', '.join(bundled_models()) or 'none'}); give their folder to sodec.Codec(weights=...)"
         )
-    return codec(bundle.folder.name, device).decompress(data, output=output, mode=mode)
+    return codec(bundle.folder.name, device).decompress(data, output=output, **options)
 
 
 def inspect(data: bytes) -> Info:

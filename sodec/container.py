@@ -37,6 +37,8 @@ ALPHA_CONSTANT, ALPHA_DEFLATED = 0, 1
 
 QUALITY_STEPS = 2  # per unit of quality: half a unit changes the bytes by about 1.5 %, which nobody sees
 
+Sections = list[tuple[int, bytes]]  # the key of the directory, and the body
+
 CHECK_BYTES = 4
 SHORT_CHECK_BYTES = 2
 
@@ -117,8 +119,18 @@ def write(stream: Stream) -> bytes:
     ValueError
         A field that breaks the format otherwise: the caller's mistake, not the picture's.
     """
+    return assemble(stream, pack_sections(stream.alpha))
+
+
+def pack_sections(alpha: npt.NDArray[np.uint8] | None) -> Sections:
+    """The sections of a stream, packed once where the same ones go into several streams (`assemble`)."""
+    return [] if alpha is None else [(SECTION_ALPHA << 1 | 1, _pack_alpha(alpha))]
+
+
+def assemble(stream: Stream, sections: Sections) -> bytes:
+    """The bytes of a stream with these sections, whatever `stream` itself says of them. Raises as `write` does."""
     _validate(stream)
-    extended = len(stream.payloads) > 1 or stream.alpha is not None or stream.tile_log2 != TILE_LOG2
+    extended = len(stream.payloads) > 1 or bool(sections) or stream.tile_log2 != TILE_LOG2
     flags = FLAG_EXTENDED * extended | FLAG_GREY * stream.grey
     out = bytearray(MAGIC)
     out.append(VERSION << 4 | flags)
@@ -126,7 +138,6 @@ def write(stream: Stream) -> bytes:
     out.append(round(stream.quality * QUALITY_STEPS))
     out += _varint(stream.width) + _varint(stream.height)
     if extended:
-        sections = [] if stream.alpha is None else [(SECTION_ALPHA << 1 | 1, _pack_alpha(stream.alpha))]
         out += bytes([0, stream.tile_log2, len(sections)])
         for key, body in sections:
             out += _varint(key) + _varint(len(body)) + _short_check(body)

@@ -43,6 +43,10 @@ class QualityError(SodecError, ValueError):
     """The quality is not a number from 1 to 100."""
 
 
+class RegionError(SodecError, ValueError):
+    """The region is not four whole numbers, or not within the picture."""
+
+
 class TargetError(SodecError, ValueError):
     """A requested size or rate can't be met."""
 
