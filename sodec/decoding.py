@@ -100,6 +100,10 @@ def _joined(
     whole = Box(0, 0, tiles.padded(stream.width), tiles.padded(stream.height))
     shrink = view.shrink
     out = np.empty((wanted.height // shrink, wanted.width // shrink, 3), np.uint8)
+
+    def shown_part(box: Box) -> Box:
+        return box.grown(BLEND, whole.right, whole.bottom).common(wanted)
+
     rows = list(_rows(whole, wanted))
     count, done = sum(map(len, rows)), 0
     carried = np.zeros((0, out.shape[1], 3), np.float32)
@@ -107,7 +111,7 @@ def _joined(
         windows = [box.grown(HALO, whole.right, whole.bottom) for box in row]
         source.forget(windows[0].top)
         source.load(windows)
-        shown = [box.grown(BLEND, whole.right, whole.bottom).common(wanted) for box in row]
+        shown = [shown_part(box) for box in row]
         top, bottom = shown[0].top, shown[0].bottom
         band = np.zeros(((bottom - top) // shrink, out.shape[1], 3), np.float32)
         band[: len(carried)] += carried
@@ -126,7 +130,7 @@ def _joined(
             if progress:
                 progress(done / count)
         # What the next row of windows shows too is not finished.
-        next_top = rows[number + 1][0].grown(BLEND, whole.right, whole.bottom).top if number + 1 < len(rows) else bottom
+        next_top = shown_part(rows[number + 1][0]).top if number + 1 < len(rows) else bottom
         finished = (next_top - top) // shrink
         start = (top - wanted.top) // shrink
         out[start : start + finished] = _rounded(band[:finished], stream.grey)
