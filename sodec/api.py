@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from . import container, symbols
 from .container import Info
 from .errors import UnknownModelError
+from .files import StreamLike, read_stream
 from .weights import bundled_models, find_by_fingerprint
 
 if TYPE_CHECKING:
@@ -33,11 +34,13 @@ def compress(
     return codec(model, device).compress(picture, quality, target_bpp=target_bpp, max_bytes=max_bytes, **options)
 
 
-def decompress(data: bytes, *, output: str = "pil", device: str = "cpu", **options: Any) -> Any:
+def decompress(data: StreamLike, *, output: str = "pil", device: str = "cpu", **options: Any) -> Any:
     """The picture of a stream; `Codec.decompress` says what comes back, what is raised and what else can be asked.
 
+    >>> image = sodec.decompress("photo.sodec")
     >>> face = sodec.decompress(data, region=(400, 120, 256, 256))
     """
+    data = read_stream(data)
     stream = container.read(data)
     bundle = find_by_fingerprint(stream.fingerprint)
     if bundle is None:
@@ -48,11 +51,12 @@ def decompress(data: bytes, *, output: str = "pil", device: str = "cpu", **optio
     return codec(bundle.folder.name, device).decompress(data, output=output, **options)
 
 
-def inspect(data: bytes) -> Info:
+def inspect(data: StreamLike) -> Info:
     """Sizes, quality, model, and bytes by section, without torch and without decoding the picture.
 
     Raises what `sodec.container.read` raises. Where the weights are bundled, z and y are told apart.
     """
+    data = read_stream(data)
     bundle = find_by_fingerprint(container.read(data).fingerprint)
     if bundle is None:
         return container.inspect(data)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,15 +14,16 @@ from . import container, picture, rate
 from .decoding import TileSource, decode
 from .encoding import encode
 from .engine import Engine
-from .errors import QualityError, TargetError, UnknownModelError
+from .errors import UnknownModelError
+from .files import StreamLike, read_stream
 from .models import SodecModel
 from .models.load import load_model, resolve_device, resolve_dtype
 from .picture import PictureLike
+from .rate import checked_quality as checked_quality
 from .view import checked_view
 from .weights import bundled_models, find
 
 OUTPUTS = {"pil": picture.to_pil, "numpy": picture.to_array, "torch": picture.to_tensor}
-DEFAULT_QUALITY = 50
 
 
 class Latents(NamedTuple):
@@ -102,13 +102,7 @@ class Codec:
         TargetError
             The target is not a positive number, or below the smallest size possible, which the message tells.
         """
-        if [quality, target_bpp, max_bytes].count(None) < 2:
-            raise TargetError("quality, target_bpp and max_bytes: only one can be given")
-        targeted = target_bpp is not None or max_bytes is not None
-        if targeted:
-            rate.byte_limit(1, 1, target_bpp, max_bytes)
-        else:
-            quality = checked_quality(DEFAULT_QUALITY if quality is None else quality)
+        quality = rate.check_wish(quality, target_bpp, max_bytes)
         self._restart()
         many = isinstance(pictures, (list, tuple)) or (isinstance(pictures, Tensor) and pictures.ndim == 4)
         sources: list[Any] = list(pictures) if many else [pictures]  # type: ignore[arg-type]
@@ -116,7 +110,7 @@ class Codec:
         def one(source: PictureLike) -> bytes:
             with self.engine.stage("read"):
                 loaded = picture.load(source, first_frame=first_frame)
-            limit = rate.byte_limit(*loaded.size, target_bpp, max_bytes) if targeted else None
+            limit = rate.byte_limit(*loaded.size, target_bpp, max_bytes) if quality is None else None
             return encode(self.engine, self.bundle.fingerprint, loaded, quality, limit, progress)
 
         streams = [one(source) for source in sources]
@@ -124,7 +118,7 @@ class Codec:
 
     def decompress(
         self,
-        streams: bytes | Sequence[bytes],
+        streams: StreamLike | Sequence[StreamLike],
         *,
         output: str = "pil",
         mode: str = "full",
@@ -137,6 +131,8 @@ class Codec:
 
         Parameters
         ----------
+        streams
+            Bytes, path or binary file, or several.
         output
             "pil" (RGB or L, with A where there is alpha), "numpy" (uint8 (H, W, 3), grey (H, W), alpha as a last
             plane) or "torch" (the same planes, float32 (C, H, W) in 0..1).
@@ -156,22 +152,22 @@ class Codec:
         ------
         CorruptStreamError, NewerFormatError, UnknownModelError, PictureTooLargeError
             The bytes are damaged, too new, or of other weights.
-        RegionError
-            The region is not within the picture.
+        ViewError
+            A mode, fidelity or scale that there is none of, or a region that is not within the picture.
         """
         if output not in OUTPUTS:
             raise ValueError(f"output {output!r} is none of {', '.join(OUTPUTS)}")
         view = checked_view(mode, fidelity, region, scale)
         self._restart()
 
-        def one(data: bytes) -> Any:
+        def one(data: StreamLike) -> Any:
             return OUTPUTS[output](decode(self.engine, self._read(data), view, progress))
 
         if isinstance(streams, (list, tuple)):
             return [one(data) for data in streams]
-        return one(bytes(streams))  # type: ignore[arg-type]
+        return one(streams)  # type: ignore[arg-type]
 
-    def latents(self, data: bytes) -> Latents:
+    def latents(self, data: StreamLike) -> Latents:
         """y_hat and z_hat of a stream of one tile, for looking at the parts of the decoder one by one."""
         stream = self._read(data)
         if len(stream.payloads) != 1:
@@ -187,9 +183,9 @@ class Codec:
         """The networks."""
         return self.engine.model
 
-    def _read(self, data: bytes) -> container.Stream:
+    def _read(self, data: StreamLike) -> container.Stream:
         with self.engine.stage("container"):
-            stream = container.read(data)
+            stream = container.read(read_stream(data))
         if stream.fingerprint != self.bundle.fingerprint:
             raise UnknownModelError(
                 f"the stream needs weights {stream.fingerprint.hex()}; this codec holds "
@@ -199,10 +195,3 @@ class Codec:
 
     def _restart(self) -> None:
         self.engine.times = defaultdict(float)
-
-
-def checked_quality(quality: float) -> float:
-    """`quality` rounded to what a stream can hold. `QualityError` unless it is a number from 1 to 100."""
-    if isinstance(quality, bool) or not isinstance(quality, (int, float, np.number)) or not 1 <= quality <= 100:
-        raise QualityError(f"quality {quality!r} is not a number from 1 to 100")
-    return round(float(quality) * container.QUALITY_STEPS) / container.QUALITY_STEPS

@@ -43,8 +43,8 @@ class QualityError(SodecError, ValueError):
     """The quality is not a number from 1 to 100."""
 
 
-class RegionError(SodecError, ValueError):
-    """The region is not four whole numbers, or not within the picture."""
+class ViewError(SodecError, ValueError):
+    """The part of a picture that is asked for can't be shown: region, scale, fidelity or mode."""
 
 
 class TargetError(SodecError, ValueError):

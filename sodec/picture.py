@@ -61,7 +61,7 @@ def load(source: PictureLike, *, first_frame: bool = False) -> Picture:
             with warnings.catch_warnings():
                 # Our own limit, checked before pixels are decoded, stands in for Pillow's warning.
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                with Image.open(source) as image:  # type: ignore[arg-type]
+                with Image.open(_seekable(source)) as image:
                     return _from_pil(image, first_frame)
         except UnidentifiedImageError:
             raise UnsupportedPictureError(f"{name} is not a picture that Pillow can read") from None
@@ -76,6 +76,13 @@ def load(source: PictureLike, *, first_frame: bool = False) -> Picture:
     if type(source).__module__.split(".")[0] == "torch":
         return _from_tensor(source)
     raise UnsupportedPictureError(f"a picture can't be made of {type(source).__name__}")
+
+
+def _seekable(source: Any) -> Any:
+    """Pillow seeks, and a pipe can't."""
+    if hasattr(source, "read") and not (hasattr(source, "seekable") and source.seekable()):
+        return io.BytesIO(source.read())
+    return source
 
 
 def to_pil(picture: Picture) -> Image.Image:

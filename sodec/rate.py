@@ -1,4 +1,4 @@
-"""A size in bytes to a quality: bisection over the qualities that a stream can hold."""
+"""How large a stream may be: a quality, or a size, to which the quality is found by bisection."""
 
 from __future__ import annotations
 
@@ -9,14 +9,38 @@ from typing import TypeVar
 import numpy as np
 
 from .container import QUALITY_STEPS
-from .errors import TargetError
+from .errors import QualityError, TargetError
 
+DEFAULT_QUALITY = 50
 # 199 qualities and "none" are told apart by 8 comparisons.
 MAX_PASSES = 8
 # A stream this near below its limit ends the search: the next quality is about 1.5 % larger.
 NEAR = 0.02
 
 Coded = TypeVar("Coded")
+
+
+def check_wish(quality: float | None, target_bpp: float | None, max_bytes: int | None) -> float | None:
+    """The quality to code at, or None where a target is given instead.
+
+    Raises
+    ------
+    QualityError, TargetError
+        A value is not within its range; or more than one is given.
+    """
+    if [quality, target_bpp, max_bytes].count(None) < 2:
+        raise TargetError("quality, target_bpp and max_bytes: only one can be given")
+    if target_bpp is None and max_bytes is None:
+        return checked_quality(DEFAULT_QUALITY if quality is None else quality)
+    byte_limit(1, 1, target_bpp, max_bytes)
+    return None
+
+
+def checked_quality(quality: float) -> float:
+    """`quality` rounded to what a stream can hold. `QualityError` unless it is a number from 1 to 100."""
+    if isinstance(quality, bool) or not isinstance(quality, (int, float, np.number)) or not 1 <= quality <= 100:
+        raise QualityError(f"quality {quality!r} is not a number from 1 to 100")
+    return round(float(quality) * QUALITY_STEPS) / QUALITY_STEPS
 
 
 def byte_limit(width: int, height: int, target_bpp: float | None, max_bytes: int | None) -> int:

@@ -3,6 +3,7 @@
 pytest tests/test_codec.py
 """
 
+import io
 import subprocess
 import sys
 
@@ -94,6 +95,28 @@ def test_batches_are_lists_of_the_same():
     tensor = torch.rand(2, 3, 32, 48)
     assert len(codec().compress(tensor)) == 2
     assert codec().compress([]) == []
+
+
+def test_paths_and_files_are_taken_as_bytes_are(tmp_path):
+    buffer = io.BytesIO()
+    Image.fromarray(photo(40, 30)).save(buffer, "PNG")
+    data = codec().compress(photo(40, 30), 50)
+
+    class Pipe(io.RawIOBase):
+        def read(self, count=-1):
+            return buffer.getvalue()
+
+    buffer.seek(0)
+    assert codec().compress(buffer, 50) == codec().compress(Pipe(), 50) == data
+    path = tmp_path / "a.sodec"
+    path.write_bytes(data)
+    expected = codec().decompress(data, output="numpy")
+    for source in (path, str(path), io.BytesIO(data), bytearray(data), memoryview(data)):
+        assert np.array_equal(codec().decompress(source, output="numpy"), expected)
+    assert sodec.inspect(path).width == sodec.inspect(io.BytesIO(data)).width == 40
+    for source in (7, None, io.StringIO("text")):
+        with pytest.raises(TypeError, match=r"not (int|NoneType|StringIO)"):
+            codec().decompress(source)
 
 
 def test_outputs():

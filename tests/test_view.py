@@ -10,7 +10,7 @@ import pytest
 from tiny import codec, photo
 
 from sodec import symbols
-from sodec.errors import RegionError, SodecError
+from sodec.errors import ViewError, SodecError
 
 WIDTH, HEIGHT = 2100, 1090  # 3 x 2 tiles
 
@@ -48,7 +48,7 @@ def test_a_region_is_the_crop_of_the_whole(region, mode):
         ((1040, 100, 900, 100), 2, 6),  # the blend of tile 0 reaches 32 pixels into its neighbour
         ((1056, 100, 900, 100), 1, 6),
         ((2080, 1080, 5, 5), 1, 4),
-        ((2079, 1055, 5, 5), 4, 4),
+        ((2079, 1055, 5, 5), 4, 6),
         ((0, 0, WIDTH, HEIGHT), 6, 6),
     ],
 )
@@ -75,11 +75,12 @@ def test_a_region_decodes_the_tiles_that_reach_into_it(monkeypatch, region, synt
      (0, 0, 1, 1.5), (0, 0, float("nan"), 1), "0,0,1,1", 7],
 )  # fmt: skip
 def test_regions_outside_the_picture_are_named(region):
-    with pytest.raises(RegionError) as error:
+    with pytest.raises(ViewError) as error:
         codec().decompress(stream(), region=region)
     told = str(error.value)
     assert repr(region) in told or ",".join(map(str, region)) in told
-    assert isinstance(error.value, (SodecError, ValueError))
+    assert isinstance(error.value, SodecError)
+    assert isinstance(error.value, ValueError)
 
 
 @pytest.mark.parametrize("shrink", [2, 4, 8])
@@ -117,7 +118,7 @@ def test_fidelity_blends_the_two_pictures():
     ],
 )  # fmt: skip
 def test_views_that_are_none_are_named(options, named):
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises(ViewError, match=named):
         codec().decompress(stream(), **options)
 
 
