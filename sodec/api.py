@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from . import container, symbols
-from .container import Info
+from . import container, info, symbols
 from .errors import UnknownModelError
 from .files import StreamLike, read_stream
+from .info import Info
 from .weights import bundled_models, find_by_fingerprint
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def inspect(data: StreamLike) -> Info:
     data = read_stream(data)
     bundle = find_by_fingerprint(container.read(data).fingerprint)
     if bundle is None:
-        return container.inspect(data)
+        return info.inspect(data)
 
     def z_end(payload: bytes, stream: container.Stream, number: int) -> int:
         from .tiles import grid
@@ -67,7 +67,7 @@ def inspect(data: StreamLike) -> Info:
         cells = list(grid(stream.width, stream.height, 1 << stream.tile_log2))[number].cells()
         return symbols.z_end(bundle.coding, payload, cells.height, cells.width)
 
-    return container.inspect(data, model_name=lambda _: bundle.name, z_end=z_end)
+    return info.inspect(data, model_name=lambda _: bundle.name, z_end=z_end)
 
 
 @functools.lru_cache(maxsize=2)

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from . import __version__, batch
-from .errors import OutputError, ViewError, SodecError, UnsupportedPictureError
+from .errors import OutputError, SodecError, UnsupportedPictureError, ViewError
 from .evaluate.cli import eval_command
 from .files import write_file
 

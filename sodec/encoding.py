@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from . import container, rate, tiles
+from . import container, rate, sections, tiles
 from .container import Stream
 from .engine import Coefficients, Engine
 from .picture import Picture
@@ -22,13 +22,13 @@ def encode(
 ) -> bytes:
     """The stream of a picture at `quality`, or else at the highest quality that makes at most `max_bytes` bytes."""
     width, height = picture.size
-    bodies = container.pack_sections(picture.alpha)
+    packed = sections.pack(picture.alpha, picture.metadata)
 
     def stream(quality: float, coefficients: Iterator[Coefficients] | list[Coefficients]) -> bytes:
         payloads = tuple(engine.encode(one, quality) for one in coefficients)
         with engine.stage("container"):
             made = Stream(width, height, quality, fingerprint, payloads, picture.grey)
-            return container.assemble(made, bodies)
+            return container.assemble(made, packed)
 
     # At a given quality a tile's coefficients are gone once it is coded; for a target all are kept, since each pass
     # needs them: 2 bytes per pixel with the lite model, where the picture itself takes 3.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Union
 
 import numpy as np
@@ -29,6 +30,7 @@ class Picture:
     rgb: np.ndarray  # (H, W, 3) uint8
     alpha: np.ndarray | None = None  # (H, W) uint8
     grey: bool = False  # the three planes of rgb are one
+    metadata: Mapping[str, bytes] = field(default_factory=dict)  # "exif", "icc", "xmp"
 
     @property
     def size(self) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import pytest
 from tiny import codec, photo
 
 from sodec import symbols
-from sodec.errors import ViewError, SodecError
+from sodec.errors import SodecError, ViewError
 
 WIDTH, HEIGHT = 2100, 1090  # 3 x 2 tiles
 
