@@ -41,11 +41,12 @@ def decompress(data: StreamLike, *, output: str = "pil", device: str = "cpu", **
     >>> face = sodec.decompress(data, region=(400, 120, 256, 256))
     """
     data = read_stream(data)
-    stream = container.read(data)
-    bundle = find_by_fingerprint(stream.fingerprint)
+    fingerprint = container.peek(data[: container.PEEK_BYTES]).fingerprint
+    bundle = find_by_fingerprint(fingerprint)
     if bundle is None:
+        container.read(data)  # which says so where the bytes are damaged, the fingerprint among them perhaps
         raise UnknownModelError(
-            f"the stream needs weights {stream.fingerprint.hex()}, which are not installed "
+            f"the stream needs weights {fingerprint.hex()}, which are not installed "
             f"(bundled: {', '.join(bundled_models()) or 'none'}); give their folder to sodec.Codec(weights=...)"
         )
     return codec(bundle.folder.name, device).decompress(data, output=output, **options)

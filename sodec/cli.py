@@ -90,6 +90,7 @@ def _folder_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--target-bpp", type=float, help="Instead: at most so many bits per pixel.")
 @click.option("--max-bytes", type=int, help="Instead: at most so many bytes.")
 @click.option("--first-frame", is_flag=True, help="Takes the first frame of an animation, else refused.")
+@click.option("--metadata", is_flag=True, help="Keeps EXIF and XMP, and an sRGB profile.")
 @_folder_options
 @_model_options
 def compress(
@@ -119,6 +120,8 @@ def compress(
               help="Only these pixels, from the tiles that reach into them.")  # fmt: skip
 @click.option("--scale", type=click.Choice(["1", "1/2", "1/4", "1/8"]), default="1", show_default=True,
               help="A smaller preview, of the fidelity picture.")  # fmt: skip
+@click.option("--salvage", "on_error", flag_value="conceal", default="raise",
+              help="Fills damaged tiles from their surroundings, and says which; else an error.")  # fmt: skip
 @_folder_options
 @_model_options
 def decompress(
@@ -224,7 +227,8 @@ def _decompressor(workers: int, model: dict[str, Any], kind: str, **options: Any
         if image.mode in ("RGBA", "LA") and kind == "JPEG":
             raise OutputError(f"{source} has transparency, which {kind} can't hold; write a PNG")
         buffer = io.BytesIO()
-        image.save(buffer, kind, **({"compress_level": 1} if kind == "PNG" else {}))
+        carried = {name: image.info[name] for name in ("exif", "icc_profile", "xmp") if name in image.info}
+        image.save(buffer, kind, **carried, **({"compress_level": 1} if kind == "PNG" else {}))
         return buffer.getvalue()
 
     return one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,15 +15,16 @@ from . import container, picture, rate
 from .decoding import TileSource, decode
 from .encoding import encode
 from .engine import Engine
-from .errors import UnknownModelError
+from .errors import DamageWarning, UnknownModelError
 from .files import StreamLike, read_stream
 from .models import SodecModel
 from .models.load import load_model, resolve_device, resolve_dtype
 from .picture import PictureLike
 from .rate import checked_quality as checked_quality
-from .view import checked_view
+from .view import Region, checked_view
 from .weights import bundled_models, find
 
+ON_ERROR = ("raise", "conceal")
 OUTPUTS = {"pil": picture.to_pil, "numpy": picture.to_array, "torch": picture.to_tensor}
 
 
@@ -48,6 +50,11 @@ class Codec:
     dtype
         "float32", "bfloat16", "float16", or "auto": bfloat16 where the processor multiplies it natively.
 
+    Attributes
+    ----------
+    lost
+        The rectangles (x, y, width, height) that the last `decompress` filled from their surroundings.
+
     Raises
     ------
     UnknownModelError, WeightsError, DeviceError
@@ -64,6 +71,8 @@ class Codec:
             load_model(self.bundle, self.device, self.dtype), self.bundle.coding, self.device, self.dtype
         )
 
+        self.lost: list[Region] = []
+
     @property
     def times(self) -> dict[str, float]:
         """Seconds that the stages of the last call took, by name."""
@@ -77,6 +86,7 @@ class Codec:
         target_bpp: float | None = None,
         max_bytes: int | None = None,
         first_frame: bool = False,
+        metadata: bool = False,
         progress: Callable[[float], None] | None = None,
     ) -> Any:
         """The stream of a picture, or a list of streams for a sequence of pictures or a tensor (B, 3, H, W).
@@ -92,6 +102,8 @@ class Codec:
             within is searched with one analysis and at most 8 entropy passes, fewer once it is within 2 % below.
         first_frame
             Takes the first frame of an animation, which is refused otherwise.
+        metadata
+            Keeps EXIF, XMP and an sRGB profile, as sections of their own that `inspect` itemises.
         progress
             Called with the share of the picture that is analysed, 0 to 1, after each tile.
 
@@ -109,7 +121,7 @@ class Codec:
 
         def one(source: PictureLike) -> bytes:
             with self.engine.stage("read"):
-                loaded = picture.load(source, first_frame=first_frame)
+                loaded = picture.load(source, first_frame=first_frame, metadata=metadata)
             limit = rate.byte_limit(*loaded.size, target_bpp, max_bytes) if quality is None else None
             return encode(self.engine, self.bundle.fingerprint, loaded, quality, limit, progress)
 
@@ -125,6 +137,7 @@ class Codec:
         fidelity: float | None = None,
         region: Sequence[int] | None = None,
         scale: float = 1,
+        on_error: str = "raise",
         progress: Callable[[float], None] | None = None,
     ) -> Any:
         """The picture of a stream, or a list of pictures for a sequence of streams.
@@ -145,6 +158,9 @@ class Codec:
         scale
             1, 1/2, 1/4 or 1/8: a preview, the means of the fidelity decoder's pixels. Sides are rounded up, and so
             are the edges of a region, which stays in pixels of the whole picture.
+        on_error
+            "raise", or "conceal": a damaged tile is filled from its surroundings, and a `DamageWarning` says so;
+            `lost` holds the rectangles. A stream whose header is damaged, or whose only tile, is refused all the same.
         progress
             Called with the share of the tiles that is decoded, 0 to 1, after each.
 
@@ -157,11 +173,17 @@ class Codec:
         """
         if output not in OUTPUTS:
             raise ValueError(f"output {output!r} is none of {', '.join(OUTPUTS)}")
+        if on_error not in ON_ERROR:
+            raise ValueError(f"on_error {on_error!r} is none of {', '.join(ON_ERROR)}")
         view = checked_view(mode, fidelity, region, scale)
+        conceal = on_error == "conceal"
         self._restart()
 
         def one(data: StreamLike) -> Any:
-            return OUTPUTS[output](decode(self.engine, self._read(data), view, progress))
+            stream = self._read(data, conceal)
+            decoded = decode(self.engine, stream, view, conceal=conceal, progress=progress)
+            self._tell_of_damage(stream, decoded.lost)
+            return OUTPUTS[output](decoded.picture)
 
         if isinstance(streams, (list, tuple)):
             return [one(data) for data in streams]
@@ -183,9 +205,9 @@ class Codec:
         """The networks."""
         return self.engine.model
 
-    def _read(self, data: StreamLike) -> container.Stream:
+    def _read(self, data: StreamLike, salvage: bool = False) -> container.Stream:
         with self.engine.stage("container"):
-            stream = container.read(read_stream(data))
+            stream = container.read(read_stream(data), salvage=salvage)
         if stream.fingerprint != self.bundle.fingerprint:
             raise UnknownModelError(
                 f"the stream needs weights {stream.fingerprint.hex()}; this codec holds "
@@ -193,5 +215,19 @@ class Codec:
             )
         return stream
 
+    def _tell_of_damage(self, stream: container.Stream, lost: tuple[Region, ...]) -> None:
+        self.lost += lost
+        for rectangle in lost:
+            told = ",".join(map(str, rectangle))
+            _warn(f"the tile at {told} (x,y,width,height) is damaged; it is filled from its surroundings")
+        for name in stream.damaged:
+            if name.startswith("section"):
+                _warn(f"{name} of the stream is damaged and left out")
+
     def _restart(self) -> None:
         self.engine.times = defaultdict(float)
+        self.lost = []
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, DamageWarning, stacklevel=5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,51 +12,104 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import symbols, tiles
+from .conceal import SIDES, fill
 from .container import Stream
 from .engine import Engine, Features
+from .errors import CorruptStreamError
 from .picture import Picture
 from .tiles import BLEND, HALO, Box
-from .view import View
+from .view import Region, View
 
 Symbols = tuple[np.ndarray, np.ndarray]
 Progress = Callable[[float], None]
 
 
-def decode(engine: Engine, stream: Stream, view: View, progress: Progress | None = None) -> Picture:
-    """The picture of a stream, or the part of it that `view` asks for."""
+class Decoded(NamedTuple):
+    """A picture, and where it was lost and filled from its surroundings."""
+
+    picture: Picture
+    lost: tuple[Region, ...]
+
+
+def decode(
+    engine: Engine, stream: Stream, view: View, *, conceal: bool = False, progress: Progress | None = None
+) -> Decoded:
+    """The picture of a stream, or the part of it that `view` asks for.
+
+    Raises `CorruptStreamError` where a tile can't be read; with `conceal`, where none can.
+    """
     wanted = view.box(stream.width, stream.height)
-    source = TileSource(engine, stream, content=view.fidelity < 1)
+    source = TileSource(engine, stream, content=view.fidelity < 1, conceal=conceal)
     with torch.inference_mode():
         rgb = _joined(engine, source, stream, view, wanted, progress)
     alpha = None
     if stream.alpha is not None:
         alpha = _shrunk_alpha(stream.alpha, wanted, view.shrink)
-    return Picture(rgb, alpha, stream.grey)
+    boxes = [source.boxes[number] for number in sorted(source.lost)]
+    lost = tuple((box.left, box.top, box.width, box.height) for box in boxes)
+    return Decoded(Picture(rgb, alpha, stream.grey, stream.metadata), lost)
 
 
 class TileSource:
     """y_hat and w of any window of a stream. A tile is decoded once, and dropped when `forget` says so."""
 
-    def __init__(self, engine: Engine, stream: Stream, *, content: bool) -> None:
-        self.engine, self.stream, self.content = engine, stream, content
+    def __init__(self, engine: Engine, stream: Stream, *, content: bool, conceal: bool = False) -> None:
+        self.engine, self.stream, self.content, self.conceal = engine, stream, content, conceal
         self.boxes = list(tiles.grid(stream.width, stream.height, 1 << stream.tile_log2))
         self.ready: dict[int, Features] = {}
+        self.lost: set[int] = set()
 
     def load(self, windows: Iterable[Box]) -> None:
-        """Decodes the tiles that `windows` touch, side by side: the native coder leaves the GIL to the others."""
+        """Decodes the tiles that `windows` touch, and stands in for the lost ones of them."""
         needed = sorted({number for window in windows for number in self._touched(window)})
-        missing = [number for number in needed if number not in self.ready]
-        with self.engine.stage("entropy"):
-            read = _side_by_side(self.symbols, missing)
-        with self.engine.stage("hyper-synthesis"):
-            for n, (z, y) in zip(missing, read, strict=True):
-                self.ready[n] = self.engine.dequantise(z, y, self.stream.quality, content=self.content)
+        self._read(needed)
+        for number in needed:
+            if number not in self.ready:
+                self.ready[number] = self._concealed(number)
 
     def symbols(self, number: int) -> Symbols:
         """z and y of a tile, as they were coded."""
         cells = self.boxes[number].cells()
         payload = self.stream.payloads[number]
         return symbols.decode(self.engine.coding, payload, self.stream.quality, cells.height, cells.width)
+
+    def _read(self, numbers: Iterable[int]) -> None:
+        """Makes tiles ready, side by side: the native coder leaves the GIL to the others. `lost` takes the rest."""
+        missing = [number for number in numbers if number not in self.ready and number not in self.lost]
+        with self.engine.stage("entropy"):
+            read = _side_by_side(self._symbols_or_none if self.conceal else self.symbols, missing)
+        with self.engine.stage("hyper-synthesis"):
+            for number, found in zip(missing, read, strict=True):
+                if found is None:
+                    self.lost.add(number)
+                else:
+                    self.ready[number] = self.engine.dequantise(*found, self.stream.quality, content=self.content)
+        if len(self.lost) == len(self.boxes):
+            raise CorruptStreamError("every tile of the stream is damaged")
+
+    def _symbols_or_none(self, number: int) -> Symbols | None:
+        try:
+            return self.symbols(number) if self.stream.payloads[number] else None
+        except CorruptStreamError:
+            return None
+
+    def _concealed(self, number: int) -> Features:
+        columns, rows = self.stream.tiles
+        row, column = divmod(number, columns)
+        around = {
+            side: number + down * columns + across
+            for side, (down, across) in SIDES.items()
+            if 0 <= row + down < rows and 0 <= column + across < columns
+        }
+        self._read(around.values())
+        whole = {side: self.ready[other] for side, other in around.items() if other not in self.lost}
+        cells = self.boxes[number].cells()
+        if not whole:
+            z, y = self.engine.nothing(cells.height, cells.width)
+            return self.engine.dequantise(z, y, self.stream.quality, content=self.content)
+        y_hat = fill(cells.height, cells.width, {side: one.y_hat for side, one in whole.items()})
+        parts = {side: one.w for side, one in whole.items() if one.w is not None}
+        return Features(y_hat, fill(cells.height, cells.width, parts) if parts else None)
 
     def window(self, window: Box) -> Features:
         """The features of a window (pixels, in whole cells) whose tiles are loaded."""
@@ -174,7 +228,7 @@ def _shrunk_alpha(alpha: np.ndarray, wanted: Box, shrink: int) -> np.ndarray:
     return blocks.mean((1, 3)).round().astype(np.uint8)
 
 
-def _side_by_side(one: Callable[[int], Symbols], numbers: list[int]) -> list[Symbols]:
+def _side_by_side(one: Callable[[int], Symbols | None], numbers: list[int]) -> list[Symbols | None]:
     if len(numbers) <= 1:
         return [one(n) for n in numbers]
     with ThreadPoolExecutor() as pool:

@@ -88,6 +88,12 @@ class Engine:
         w = cropped(self.model.content(z_hat), scaled).to(self.dtype) if content else None
         return Features(y_hat, w)
 
+    def nothing(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """z and y of zeros for a tile of so many cells: what the model expects where it is told nothing."""
+        config = self.model.config
+        z = np.zeros((config.z_channels, -(-height // 4), -(-width // 4)), np.int16)
+        return z, np.zeros((config.y_channels, height, width), np.int16)
+
     def synthesise(self, features: Features, quality: float, fidelity: float) -> Tensor:
         """The picture of a window, (1, 3, 16 h, 16 w) float32 in 0..1.
 

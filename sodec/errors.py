@@ -61,3 +61,7 @@ class OutputError(SodecError, OSError):
 
 class TrainingError(SodecError, RuntimeError):
     """Training can't go on: bad data folder, foreign checkpoint, or a NaN (step and tensor named)."""
+
+
+class DamageWarning(UserWarning):
+    """Part of a stream is lost: said where a picture without it was asked for instead of an error."""

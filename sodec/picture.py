@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PictureLike = Union[str, os.PathLike[str], IO[bytes], Image.Image, np.ndarray, "torch.Tensor"]
 
+PILLOW_NAMES = {"exif": "exif", "icc": "icc_profile", "xmp": "xmp"}
 HIGH_DEPTH_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 
 
@@ -38,11 +39,14 @@ class Picture:
         return self.rgb.shape[1], self.rgb.shape[0]
 
 
-def load(source: PictureLike, *, first_frame: bool = False) -> Picture:
+def load(source: PictureLike, *, first_frame: bool = False, metadata: bool = False) -> Picture:
     """Any one picture as 8-bit sRGB.
 
     EXIF orientation is applied. 16-bit, CMYK and pictures with another colour profile are converted, with one
     warning. Arrays are uint8 of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); tensors are (3, H, W) in 0..1.
+
+    With `metadata`, EXIF (its orientation is done with), XMP and the ICC profile are kept, the last only where pixels
+    are still in it: converted ones are sRGB.
 
     Raises
     ------
@@ -56,7 +60,7 @@ def load(source: PictureLike, *, first_frame: bool = False) -> Picture:
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if isinstance(source, Image.Image):
-        return _from_pil(source, first_frame)
+        return _from_pil(source, first_frame, metadata)
     if isinstance(source, (str, os.PathLike)) or hasattr(source, "read"):
         name = str(source) if isinstance(source, (str, os.PathLike)) else getattr(source, "name", "the stream")
         try:
@@ -64,7 +68,7 @@ def load(source: PictureLike, *, first_frame: bool = False) -> Picture:
                 # Our own limit, checked before pixels are decoded, stands in for Pillow's warning.
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
                 with Image.open(_seekable(source)) as image:
-                    return _from_pil(image, first_frame)
+                    return _from_pil(image, first_frame, metadata)
         except UnidentifiedImageError:
             raise UnsupportedPictureError(f"{name} is not a picture that Pillow can read") from None
         except Image.DecompressionBombError as error:
@@ -88,8 +92,10 @@ def _seekable(source: Any) -> Any:
 
 
 def to_pil(picture: Picture) -> Image.Image:
-    """PIL image of mode RGB, L, RGBA or LA."""
-    return Image.fromarray(to_array(picture))
+    """PIL image of mode RGB, L, RGBA or LA, whose `info` has the metadata under Pillow's names."""
+    image = Image.fromarray(to_array(picture))
+    image.info |= {PILLOW_NAMES[name]: data for name, data in picture.metadata.items()}
+    return image
 
 
 def to_array(picture: Picture) -> np.ndarray:
@@ -145,7 +151,7 @@ def _from_tensor(tensor: Any) -> Picture:
     return _from_array((values * 255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy())
 
 
-def _from_pil(image: Image.Image, first_frame: bool) -> Picture:
+def _from_pil(image: Image.Image, first_frame: bool, metadata: bool) -> Picture:
     _check_size(*image.size)
     if getattr(image, "n_frames", 1) > 1 and not first_frame:
         raise UnsupportedPictureError(
@@ -154,8 +160,9 @@ def _from_pil(image: Image.Image, first_frame: bool) -> Picture:
     icc = image.info.get("icc_profile")
     # The orientation first: exif_transpose also drops the tag, so that nothing turns the picture again.
     image = ImageOps.exif_transpose(image)
+    kept = _metadata(image) if metadata else {}
     if image.mode in HIGH_DEPTH_MODES:
-        return Picture(np.repeat(_to_8_bits(image)[..., None], 3, -1), grey=True)
+        return Picture(np.repeat(_to_8_bits(image)[..., None], 3, -1), grey=True, metadata=kept)
     alpha = None
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("LA" if image.mode in ("1", "L", "LA", "La") else "RGBA")
@@ -163,10 +170,21 @@ def _from_pil(image: Image.Image, first_frame: bool) -> Picture:
         image = image.convert("L" if image.mode == "LA" else "RGB")
     grey = image.mode in ("1", "L")
     if icc and not grey:
-        image = _to_srgb(image, icc)
+        converted = _to_srgb(image, icc)
+        if metadata and converted is image and image.mode == "RGB":
+            kept["icc"] = icc
+        image = converted
     elif image.mode not in ("1", "L", "P", "RGB", "RGBX"):
         _warn(f"the picture is {image.mode}; it is converted to 8-bit sRGB")
-    return Picture(np.array(image.convert("RGB")), alpha, grey)
+    return Picture(np.array(image.convert("RGB")), alpha, grey, kept)
+
+
+def _metadata(image: Image.Image) -> dict[str, bytes]:
+    """EXIF and XMP, as far as there are."""
+    xmp = image.info.get("xmp", b"")
+    exif = image.getexif()
+    found = {"exif": exif.tobytes() if exif else b"", "xmp": xmp if isinstance(xmp, bytes) else str(xmp).encode()}
+    return {name: data for name, data in found.items() if data}
 
 
 def _to_8_bits(image: Image.Image) -> np.ndarray:

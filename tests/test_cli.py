@@ -91,6 +91,30 @@ def test_a_part_a_preview_and_a_blend_can_be_asked_for(run, tmp_path):
         assert np.array_equal(np.asarray(Image.open("b.png")), codec().decompress(data, output="numpy", **options))
 
 
+def test_metadata_travels_on_demand(run):
+    exif = Image.Exif()
+    exif[0x010F] = "a camera"
+    Image.fromarray(photo(30, 20)).save("a.jpg", exif=exif)
+    assert run("compress", "a.jpg", "-o", "a.sodec", "--metadata")[0] == 0
+    assert "exif" in run("info", "a.sodec", weights=False)[1]
+    for name in ("b.png", "b.jpg", "b.webp"):
+        assert run("decompress", "a.sodec", "-o", name)[0] == 0
+        assert Image.open(name).getexif()[0x010F] == "a camera"
+    run("compress", "a.jpg", "-o", "a.sodec")
+    assert "exif" not in run("info", "a.sodec", weights=False)[1]
+
+
+def test_salvage_says_what_is_filled(run, tmp_path):
+    data = bytearray(codec().compress(photo(1030, 30)))
+    data[-5] ^= 1
+    (tmp_path / "a.sodec").write_bytes(data)
+    assert run("decompress", "a.sodec", "-o", "a.png")[0] == 2
+    code, _, errors = run("decompress", "a.sodec", "-o", "a.png", "--salvage")
+    assert code == 0
+    assert errors.startswith("sodec: warning: the tile at 1024,0,6,30 (x,y,width,height) is damaged")
+    assert Image.open("a.png").size == (1030, 30)
+
+
 def test_pipes(tmp_path):
     def sodec(*arguments, given):
         command = [sys.executable, "-m", "sodec", *arguments, "--weights", str(folder())]
