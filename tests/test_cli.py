@@ -104,6 +104,7 @@ def test_metadata_travels_on_demand(run):
     assert "exif" not in run("info", "a.sodec", weights=False)[1]
 
 
+@pytest.mark.filterwarnings("always::sodec.errors.DamageWarning")
 def test_salvage_says_what_is_filled(run, tmp_path):
     data = bytearray(codec().compress(photo(1030, 30)))
     data[-5] ^= 1
