@@ -157,7 +157,9 @@ def test_broken_rules_are_named(data, error, message):
 
 @pytest.mark.parametrize("data", [b"x", b"<x/>" * 500, bytes(range(256)) * 9])
 def test_metadata_is_kept_and_itemised(data):
-    stream = one_tile(payloads=(b"\0\0",), metadata={"xmp": data, "exif": b"Exif\0\0MM"}, alpha=np.zeros((512, 768), np.uint8))
+    stream = one_tile(
+        payloads=(b"\0\0",), metadata={"xmp": data, "exif": b"Exif\0\0MM"}, alpha=np.zeros((512, 768), np.uint8)
+    )
     written = container.write(stream)
     assert equal(container.read(written), stream)
     told = info.inspect(written)
