@@ -7,7 +7,8 @@ import io
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -212,18 +213,25 @@ def _model_of(options: dict[str, Any]) -> dict[str, Any]:
     return {name: options.pop(name) for name in ("model", "weights", "device", "dtype", "threads")}
 
 
-def _compressor(workers: int, model: dict[str, Any], **options: Any) -> batch.Convert:
-    """A file to a stream; made in each worker."""
-    codec = _codec(**model, workers=workers)
-    return lambda source: codec.compress(_opened(source), **options)
-
-
-def _decompressor(workers: int, model: dict[str, Any], kind: str, **options: Any) -> batch.Convert:
-    """A stream to a file of the format `kind`; made in each worker."""
+def _compressor(workers: int, model: dict[str, Any], show: bool = False, **options: Any) -> batch.Convert:
+    """A file to a stream; made in each worker. `show` its progress."""
     codec = _codec(**model, workers=workers)
 
     def one(source: Path) -> bytes:
-        image = codec.decompress(_opened(source), **options)
+        with _bar(show) as progress:
+            data: bytes = codec.compress(_opened(source), progress=progress, **options)
+            return data
+
+    return one
+
+
+def _decompressor(workers: int, model: dict[str, Any], kind: str, show: bool = False, **options: Any) -> batch.Convert:
+    """A stream to a file of the format `kind`; made in each worker. `show` its progress."""
+    codec = _codec(**model, workers=workers)
+
+    def one(source: Path) -> bytes:
+        with _bar(show) as progress:
+            image = codec.decompress(_opened(source), progress=progress, **options)
         if image.mode in ("RGBA", "LA") and kind == "JPEG":
             raise OutputError(f"{source} has transparency, which {kind} can't hold; write a PNG")
         buffer = io.BytesIO()
@@ -232,6 +240,19 @@ def _decompressor(workers: int, model: dict[str, Any], kind: str, **options: Any
         return buffer.getvalue()
 
     return one
+
+
+@contextmanager
+def _bar(show: bool) -> Iterator[Callable[[float], None] | None]:
+    """A bar of one picture's progress, on a terminal."""
+    if not show:
+        yield None
+        return
+    from tqdm import tqdm
+
+    form = "{percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+    with tqdm(total=1.0, leave=False, disable=None, bar_format=form) as bar:
+        yield lambda share: bar.update(share - bar.n)
 
 
 def _opened(source: Path) -> Path | IO[bytes]:
@@ -244,13 +265,13 @@ def _is_single(inputs: Sequence[Path], output: Path) -> bool:
 
 def _convert(
     inputs: Sequence[Path], output: Path, suffixes: set[str], suffix: str,
-    prepare: Callable[[], batch.Convert], recursive: bool, workers: int, overwrite: bool,
+    prepare: functools.partial[batch.Convert], recursive: bool, workers: int, overwrite: bool,
 ) -> None:  # fmt: skip
     """One file, or every file of folders; several go on past bad ones and report them at the end."""
     if _is_single(inputs, output):
         if output != PIPE and not output.parent.is_dir():
             raise OutputError(f"{output} can't be written: there is no folder {output.parent}")
-        data = prepare()(inputs[0])
+        data = prepare(show=True)(inputs[0])
         if output == PIPE:
             sys.stdout.buffer.write(data)
         else:
