@@ -23,7 +23,6 @@ from .files import write_file
 if TYPE_CHECKING:
     from .codec import Codec
 
-PICTURES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".jxl", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 STREAMS = {".sodec"}
 
 PIPE = Path("-")  # standard input or output
@@ -105,9 +104,11 @@ def compress(
       sodec compress holiday -o small -q 20 -r --workers 4 every picture of a folder
       cat photo.jpg | sodec compress - -o - > photo.sodec
     """
+    from .picture import SUFFIXES
+
     _check_rate(options["quality"], options["target_bpp"], options["max_bytes"])
     prepare = functools.partial(_compressor, workers, _model_of(options), **options)
-    _convert(inputs, output, PICTURES, ".sodec", prepare, recursive, workers, overwrite)
+    _convert(inputs, output, set(SUFFIXES), ".sodec", prepare, recursive, workers, overwrite)
 
 
 @main.command()

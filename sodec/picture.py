@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 PictureLike = Union[str, os.PathLike[str], IO[bytes], Image.Image, np.ndarray, "torch.Tensor"]
 
 PILLOW_NAMES = {"exif": "exif", "icc": "icc_profile", "xmp": "xmp"}
+# Of the files in a folder, those that are taken for pictures.
+SUFFIXES = frozenset({".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".jxl", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 HIGH_DEPTH_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 
 
