@@ -3,13 +3,15 @@
 >>> data = sodec.compress("photo.jpg", quality=50)
 >>> image = sodec.decompress(data)
 
-Names are loaded when first used, so `import sodec` does not import torch.
+Names are loaded when first used, so `import sodec` does not import torch. Pillow then opens and saves .sodec files.
 """
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
+
+from .pillow import register_when_imported as _register_with_pillow
 
 if TYPE_CHECKING:
     from .api import compress, decompress, inspect
@@ -20,6 +22,8 @@ __version__ = "0.1.0"
 __all__ = ["Codec", "SodecError", "compress", "cpu", "decompress", "inspect"]
 
 _HOME = {"Codec": "codec", "SodecError": "errors", "compress": "api", "decompress": "api", "inspect": "api"}
+
+_register_with_pillow()
 
 
 def __getattr__(name: str) -> Any:

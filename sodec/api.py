@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from . import container, symbols
-from .container import Info
+from . import container, info, symbols
 from .errors import UnknownModelError
+from .files import StreamLike, read_stream
+from .info import Info
 from .weights import bundled_models, find_by_fingerprint
 
 if TYPE_CHECKING:
@@ -15,34 +16,51 @@ if TYPE_CHECKING:
     from .picture import PictureLike
 
 
-def compress(picture: PictureLike, quality: float = 50, *, model: str = "lite", device: str = "cpu") -> bytes:
-    """A picture as a .sodec stream; `Codec.compress` says what is taken and raised.
+def compress(
+    picture: PictureLike,
+    quality: float | None = None,
+    *,
+    target_bpp: float | None = None,
+    max_bytes: int | None = None,
+    model: str = "lite",
+    device: str = "cpu",
+    **options: Any,
+) -> bytes:
+    """A picture as a .sodec stream; `Codec.compress` says what is taken and raised, and what else can be asked.
 
     >>> data = sodec.compress("photo.jpg", quality=20)
+    >>> data = sodec.compress("photo.jpg", max_bytes=8000)
     """
-    return codec(model, device).compress(picture, quality)
+    return codec(model, device).compress(picture, quality, target_bpp=target_bpp, max_bytes=max_bytes, **options)
 
 
-def decompress(data: bytes, *, output: str = "pil", mode: str = "full", device: str = "cpu") -> Any:
-    """The picture of a stream; `Codec.decompress` says what comes back and what is raised."""
-    stream = container.read(data)
-    bundle = find_by_fingerprint(stream.fingerprint)
+def decompress(data: StreamLike, *, output: str = "pil", device: str = "cpu", **options: Any) -> Any:
+    """The picture of a stream; `Codec.decompress` says what comes back, what is raised and what else can be asked.
+
+    >>> image = sodec.decompress("photo.sodec")
+    >>> face = sodec.decompress(data, region=(400, 120, 256, 256))
+    """
+    data = read_stream(data)
+    fingerprint = container.peek(data[: container.PEEK_BYTES]).fingerprint
+    bundle = find_by_fingerprint(fingerprint)
     if bundle is None:
+        container.read(data)  # which says so where the bytes are damaged, the fingerprint among them perhaps
         raise UnknownModelError(
-            f"the stream needs weights {stream.fingerprint.hex()}, which are not installed "
+            f"the stream needs weights {fingerprint.hex()}, which are not installed "
             f"(bundled: {', '.join(bundled_models()) or 'none'}); give their folder to sodec.Codec(weights=...)"
         )
-    return codec(bundle.folder.name, device).decompress(data, output=output, mode=mode)
+    return codec(bundle.folder.name, device).decompress(data, output=output, **options)
 
 
-def inspect(data: bytes) -> Info:
+def inspect(data: StreamLike) -> Info:
     """Sizes, quality, model, and bytes by section, without torch and without decoding the picture.
 
     Raises what `sodec.container.read` raises. Where the weights are bundled, z and y are told apart.
     """
+    data = read_stream(data)
     bundle = find_by_fingerprint(container.read(data).fingerprint)
     if bundle is None:
-        return container.inspect(data)
+        return info.inspect(data)
 
     def z_end(payload: bytes, stream: container.Stream, number: int) -> int:
         from .tiles import grid
@@ -50,7 +68,7 @@ def inspect(data: bytes) -> Info:
         cells = list(grid(stream.width, stream.height, 1 << stream.tile_log2))[number].cells()
         return symbols.z_end(bundle.coding, payload, cells.height, cells.width)
 
-    return container.inspect(data, model_name=lambda _: bundle.name, z_end=z_end)
+    return info.inspect(data, model_name=lambda _: bundle.name, z_end=z_end)
 
 
 @functools.lru_cache(maxsize=2)

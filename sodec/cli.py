@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from . import __version__
-from .errors import OutputError, SodecError, UnsupportedPictureError
+from . import __version__, batch
+from .errors import OutputError, SodecError, UnsupportedPictureError, ViewError
 from .evaluate.cli import eval_command
+from .files import write_file
 
 if TYPE_CHECKING:
     from .codec import Codec
 
-PICTURES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".jxl", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 STREAMS = {".sodec"}
+
+PIPE = Path("-")  # standard input or output
 
 PathArgument = click.Path(path_type=Path)
 
@@ -66,70 +72,84 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def _folder_options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.option("--overwrite", is_flag=True, help="Makes files of a folder again that are there already."),
+        click.option("--workers", type=click.IntRange(1), default=1, show_default=True,
+                     help="Processes for a folder, each with a model of its own."),
+        click.option("-r", "--recursive", is_flag=True, help="Folders with the folders in them."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
 @main.command()
 @click.argument("inputs", type=PathArgument, nargs=-1, required=True)
-@click.option("-o", "--output", type=PathArgument, required=True, help="A file, or a folder for several pictures.")
-@click.option("-q", "--quality", type=float, default=50, show_default=True, help="1 (smallest) to 100.")
-@click.option("-r", "--recursive", is_flag=True, help="Folders with the folders in them.")
+@click.option("-o", "--output", type=PathArgument, required=True, help="A file, - , or a folder for several pictures.")
+@click.option("-q", "--quality", type=float, help="1 (smallest) to 100; 50 unless a target is given.")
+@click.option("--target-bpp", type=float, help="Instead: at most so many bits per pixel.")
+@click.option("--max-bytes", type=int, help="Instead: at most so many bytes.")
 @click.option("--first-frame", is_flag=True, help="Takes the first frame of an animation, else refused.")
+@click.option("--metadata", is_flag=True, help="Keeps EXIF and XMP, and an sRGB profile.")
+@_folder_options
 @_model_options
 def compress(
-    inputs: tuple[Path, ...], output: Path, quality: float, recursive: bool, first_frame: bool, **model: Any
+    inputs: tuple[Path, ...], output: Path, recursive: bool, workers: int, overwrite: bool, **options: Any
 ) -> None:
-    """Compress pictures, or folders of them, to .sodec.
+    """Compress pictures, or folders of them, to .sodec. A folder's files that are done are skipped.
 
     \b
       sodec compress photo.jpg -o photo.sodec              one file
-      sodec compress holiday -o small --quality 20         every picture of a folder
+      sodec compress photo.jpg -o photo.sodec --max-bytes 8000
+      sodec compress holiday -o small -q 20 -r --workers 4 every picture of a folder
+      cat photo.jpg | sodec compress - -o - > photo.sodec
     """
-    from .codec import checked_quality
+    from .picture import SUFFIXES
 
-    checked_quality(quality)
-    codec = _codec(**model)
-
-    def one(source: Path) -> bytes:
-        return codec.compress(source, quality, first_frame=first_frame)
-
-    _convert(inputs, output, PICTURES, ".sodec", recursive, one)
+    _check_rate(options["quality"], options["target_bpp"], options["max_bytes"])
+    prepare = functools.partial(_compressor, workers, _model_of(options), **options)
+    _convert(inputs, output, set(SUFFIXES), ".sodec", prepare, recursive, workers, overwrite)
 
 
 @main.command()
 @click.argument("inputs", type=PathArgument, nargs=-1, required=True)
-@click.option(
-    "-o", "--output", type=PathArgument, required=True, help="A file (its suffix says the format), or a folder (PNG)."
-)
-@click.option("-r", "--recursive", is_flag=True, help="Folders with the folders in them.")
+@click.option("-o", "--output", type=PathArgument, required=True,
+              help="A file (its suffix says the format), - (PNG), or a folder (PNG).")  # fmt: skip
 @click.option("--mode", type=click.Choice(["full", "fidelity"]), default="full", show_default=True,
               help="fidelity: no synthesised detail, about twice as fast.")  # fmt: skip
+@click.option("--fidelity", type=float, help="0 to 1: a blend of the full and the fidelity picture.")
+@click.option("--region", callback=lambda *given: _region(given[-1]), metavar="X,Y,W,H",
+              help="Only these pixels, from the tiles that reach into them.")  # fmt: skip
+@click.option("--scale", type=click.Choice(["1", "1/2", "1/4", "1/8"]), default="1", show_default=True,
+              help="A smaller preview, of the fidelity picture.")  # fmt: skip
+@click.option("--salvage", "on_error", flag_value="conceal", default="raise",
+              help="Fills damaged tiles from their surroundings, and says which; else an error.")  # fmt: skip
+@_folder_options
 @_model_options
-def decompress(inputs: tuple[Path, ...], output: Path, recursive: bool, mode: str, **model: Any) -> None:
-    """Decompress .sodec streams to PNG, JPEG or any format that Pillow writes.
+def decompress(
+    inputs: tuple[Path, ...], output: Path, recursive: bool, workers: int, overwrite: bool, scale: str, **options: Any
+) -> None:
+    """Decompress .sodec streams to PNG, JPEG or any format that Pillow writes. A folder's files done are skipped.
 
     \b
       sodec decompress photo.sodec -o photo.png
-      sodec decompress small -o restored                   every stream of a folder, as PNG
+      sodec decompress photo.sodec -o face.png --region 400,120,256,256
+      sodec decompress small -o restored -r                every stream of a folder, as PNG
     """
-    import io
-
     from PIL import Image
 
+    from .view import checked_view
+
+    checked_view(options["mode"], options["fidelity"], options["region"])
     Image.init()
-    single = len(inputs) == 1 and not inputs[0].is_dir() and not output.is_dir()
-    suffix = output.suffix.lower() if single else ".png"
+    suffix = ".png" if output == PIPE or not _is_single(inputs, output) else output.suffix.lower()
     if suffix not in Image.EXTENSION or Image.EXTENSION[suffix] not in Image.SAVE:
         raise OutputError(f"{output}: Pillow writes no format of suffix {suffix!r}")
     kind = Image.EXTENSION[suffix]
-    codec = _codec(**model)
-
-    def one(source: Path) -> bytes:
-        image = codec.decompress(source.read_bytes(), mode=mode)
-        if image.mode in ("RGBA", "LA") and kind == "JPEG":
-            raise OutputError(f"{source} has transparency, which {kind} can't hold; write a PNG")
-        buffer = io.BytesIO()
-        image.save(buffer, kind, **({"compress_level": 1} if kind == "PNG" else {}))
-        return buffer.getvalue()
-
-    _convert(inputs, output, STREAMS, suffix, recursive, one)
+    prepare = functools.partial(
+        _decompressor, workers, _model_of(options), kind, scale=float(Fraction(scale)), **options
+    )
+    _convert(inputs, output, STREAMS, suffix, prepare, recursive, workers, overwrite)
 
 
 @main.command()
@@ -163,7 +183,7 @@ def demo(picture: Path | None, output: Path, quality: float, **model: Any) -> No
     """Compress PICTURE (or a bundled photo), decompress it, and write both side by side."""
     from .demo import run_demo
 
-    run_demo(_codec(**model), picture, output, quality, _write, click.echo)
+    run_demo(_codec(**model), picture, output, quality, write_file, click.echo)
 
 
 @main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
@@ -179,74 +199,137 @@ def train(arguments: tuple[str, ...]) -> None:
 main.add_command(eval_command)
 
 
-def _codec(model: str, weights: Path | None, device: str, dtype: str, threads: int | None) -> Codec:
+def _codec(model: str, weights: Path | None, device: str, dtype: str, threads: int | None, workers: int = 1) -> Codec:
+    import torch
+
     from .codec import Codec
 
-    if threads:
-        import torch
-
-        torch.set_num_threads(threads)
+    if threads or workers > 1:
+        torch.set_num_threads(threads or max(1, torch.get_num_threads() // workers))
     return Codec(model, weights=weights, device=device, dtype=dtype)
 
 
-def _convert(
-    inputs: Sequence[Path], output: Path, suffixes: set[str], suffix: str, recursive: bool, one: Callable[[Path], bytes]
-) -> None:
-    """Runs `one` on a file, or on every file of folders; several go on past bad ones and report them at the end."""
-    if len(inputs) == 1 and not inputs[0].is_dir() and not output.is_dir():
-        if not output.parent.is_dir():
-            raise OutputError(f"{output} can't be written: there is no folder {output.parent}")
-        _write(output, one(inputs[0]))
-        return
-    from tqdm import tqdm
-
-    jobs = list(_jobs(inputs, output, suffixes, suffix, recursive))
-    if not jobs:
-        raise UnsupportedPictureError(f"no files of {', '.join(sorted(suffixes))} in {', '.join(map(str, inputs))}")
-    failures = []
-    for source, target in tqdm(jobs, unit="picture", disable=None):
-        try:
-            data = one(source)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _write(target, data)
-        except (SodecError, OSError) as error:
-            failures.append(f"{source}: {error}" if str(source) not in str(error) else str(error))
-    for failure in failures:
-        click.echo(f"sodec: {failure}", err=True)
-    if failures:
-        _fail(f"{len(failures)} of {len(jobs)} files failed")
+def _model_of(options: dict[str, Any]) -> dict[str, Any]:
+    """Takes what `_model_options` added out of `options`."""
+    return {name: options.pop(name) for name in ("model", "weights", "device", "dtype", "threads")}
 
 
-def _jobs(
-    inputs: Sequence[Path], output: Path, suffixes: set[str], suffix: str, recursive: bool
-) -> Iterator[tuple[Path, Path]]:
-    for entry in inputs:
-        if not entry.is_dir():
-            yield entry, output / (entry.stem + suffix)
-            continue
-        for path in sorted(entry.rglob("*") if recursive else entry.iterdir()):
-            if path.is_file() and path.suffix.lower() in suffixes:
-                yield path, output / path.relative_to(entry).with_suffix(suffix)
+def _compressor(workers: int, model: dict[str, Any], show: bool = False, **options: Any) -> batch.Convert:
+    """A file to a stream; made in each worker. `show` its progress."""
+    codec = _codec(**model, workers=workers)
+
+    def one(source: Path) -> bytes:
+        with _bar(show) as progress:
+            data: bytes = codec.compress(_opened(source), progress=progress, **options)
+            return data
+
+    return one
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Beside it first, then renamed, so that no half-written file is ever left under its name."""
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        beside.write_bytes(data)
-        beside.replace(path)
-    except OSError as error:
-        with _ignored():
-            beside.unlink(missing_ok=True)
-        raise OutputError(f"{path} can't be written: {error.strerror}") from None
+def _decompressor(workers: int, model: dict[str, Any], kind: str, show: bool = False, **options: Any) -> batch.Convert:
+    """A stream to a file of the format `kind`; made in each worker. `show` its progress."""
+    codec = _codec(**model, workers=workers)
+
+    def one(source: Path) -> bytes:
+        with _bar(show) as progress:
+            image = codec.decompress(_opened(source), progress=progress, **options)
+        if image.mode in ("RGBA", "LA") and kind == "JPEG":
+            raise OutputError(f"{source} has transparency, which {kind} can't hold; write a PNG")
+        buffer = io.BytesIO()
+        carried = {name: image.info[name] for name in ("exif", "icc_profile", "xmp") if name in image.info}
+        image.save(buffer, kind, **carried, **({"compress_level": 1} if kind == "PNG" else {}))
+        return buffer.getvalue()
+
+    return one
 
 
 @contextmanager
-def _ignored() -> Iterator[None]:
-    try:
-        yield
-    except OSError:
+def _bar(show: bool) -> Iterator[Callable[[float], None] | None]:
+    """A bar of one picture's progress, on a terminal."""
+    if not show:
+        yield None
         return
+    from tqdm import tqdm
+
+    form = "{percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+    with tqdm(total=1.0, leave=False, disable=None, bar_format=form) as bar:
+        yield lambda share: bar.update(share - bar.n)
+
+
+def _opened(source: Path) -> Path | IO[bytes]:
+    return sys.stdin.buffer if source == PIPE else source
+
+
+def _is_single(inputs: Sequence[Path], output: Path) -> bool:
+    return len(inputs) == 1 and not inputs[0].is_dir() and not output.is_dir()
+
+
+def _convert(
+    inputs: Sequence[Path], output: Path, suffixes: set[str], suffix: str,
+    prepare: functools.partial[batch.Convert], recursive: bool, workers: int, overwrite: bool,
+) -> None:  # fmt: skip
+    """One file, or every file of folders; several go on past bad ones and report them at the end."""
+    if _is_single(inputs, output):
+        if output != PIPE and not output.parent.is_dir():
+            raise OutputError(f"{output} can't be written: there is no folder {output.parent}")
+        data = prepare(show=True)(inputs[0])
+        if output == PIPE:
+            sys.stdout.buffer.write(data)
+        else:
+            write_file(output, data)
+        return
+    if output == PIPE or PIPE in inputs:
+        raise OutputError("standard input and output hold one picture; give a folder for several")
+    from tqdm import tqdm
+
+    jobs = list(batch.find_jobs(inputs, output, suffixes, suffix, recursive))
+    if not jobs:
+        raise UnsupportedPictureError(f"no files of {', '.join(sorted(suffixes))} in {', '.join(map(str, inputs))}")
+    start = time.perf_counter()
+    with tqdm(total=len(jobs), unit="picture", disable=None) as bar:
+
+        def tell(outcome: batch.Outcome, report: batch.Report) -> None:
+            bar.update(report.skipped + report.done + len(report.failures) - bar.n)
+            bar.set_postfix_str(f"{_size(report.read)} to {_size(report.written)}")
+            for message in outcome.warnings:
+                bar.write(f"sodec: warning: {outcome.job.source}: {message}", file=sys.stderr)
+
+        report = batch.run(jobs, prepare, workers=workers, overwrite=overwrite, tell=tell)
+    _summarise(report, len(jobs), time.perf_counter() - start)
+
+
+def _summarise(report: batch.Report, count: int, seconds: float) -> None:
+    for failure in report.failures:
+        click.echo(f"sodec: {failure}", err=True)
+    skipped = f"; {report.skipped} were there already (--overwrite makes them again)" if report.skipped else ""
+    sizes = f"{_size(report.read)} to {_size(report.written)}"
+    click.echo(f"{report.done} pictures, {report.done / seconds:.2f} per second, {sizes}{skipped}")
+    if report.interrupted:
+        click.echo("sodec: stopped; the same command goes on from here", err=True)
+        sys.exit(130)
+    if report.failures:
+        left = count - report.done - report.skipped - len(report.failures)
+        _fail(f"{len(report.failures)} of {count} files failed" + (f", {left} were not tried" if left else ""))
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} KB"
+
+
+def _check_rate(quality: float | None, target_bpp: float | None, max_bytes: int | None) -> None:
+    """What is wrong with the command is said once, not of each file."""
+    from .rate import check_wish
+
+    check_wish(quality, target_bpp, max_bytes)
+
+
+def _region(value: str | None) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    try:
+        return tuple(int(part) for part in value.split(","))
+    except ValueError:
+        raise ViewError(f"region {value!r} is not four whole numbers X,Y,W,H") from None
 
 
 def _need(extra: str, module: str) -> None:

@@ -1,18 +1,18 @@
 """The .sodec container: header, sections, check. FORMAT.md says the same in prose; change both together.
 
-`write` and `read` are inverse to each other; `inspect` tells what the bytes of a stream are spent on without
-decoding any of them. Nothing here knows of models or pixels.
+`write` and `read` are inverse to each other. Nothing here knows of models or pixels.
 """
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from . import sections
 from .checksum import crc32c
 from .errors import CorruptStreamError, NewerFormatError, PictureTooLargeError, QualityError
 
@@ -32,8 +32,7 @@ FLAGS_KNOWN = FLAG_EXTENDED | FLAG_GREY
 # The critical flags of the extended header: none is defined in version 1.
 CRITICAL_KNOWN = 0
 
-SECTION_ALPHA = 1
-ALPHA_CONSTANT, ALPHA_DEFLATED = 0, 1
+PEEK_BYTES = 1024  # hold any header up to its tile index: 64 sections take at most 12 bytes each
 
 QUALITY_STEPS = 2  # per unit of quality: half a unit changes the bytes by about 1.5 %, which nobody sees
 
@@ -43,7 +42,10 @@ SHORT_CHECK_BYTES = 2
 
 @dataclass(frozen=True)
 class Stream:
-    """What a stream holds. `payloads` are the entropy-coded tiles in row-major order."""
+    """What a stream holds. `payloads` are the entropy-coded tiles in row-major order.
+
+    Of a damaged stream that is salvaged, the payloads of lost tiles are empty, and `damaged` names what is lost.
+    """
 
     width: int
     height: int
@@ -53,6 +55,8 @@ class Stream:
     grey: bool = False
     tile_log2: int = TILE_LOG2
     alpha: npt.NDArray[np.uint8] | None = None  # (height, width) uint8
+    metadata: Mapping[str, bytes] = field(default_factory=dict)  # "exif", "icc", "xmp"
+    damaged: tuple[str, ...] = ()
 
     @property
     def tiles(self) -> tuple[int, int]:
@@ -60,45 +64,47 @@ class Stream:
         return tile_grid(self.width, self.height, self.tile_log2)
 
 
-@dataclass(frozen=True)
-class Info:
-    """What a stream's bytes are spent on; made by `inspect`.
+class Entry(NamedTuple):
+    """A section as the directory announces it."""
 
-    The entries of `bytes` add up to its last, "total". "z" and "y" are told apart when the model is known here;
-    otherwise one entry "symbols" stands for both. "lane states" are the coder's states and the byte or two before
-    them, in each tile; "other" are sections of types unknown here.
-    """
+    tag: int
+    critical: bool
+    length: int
+    check: bytes
 
-    format_version: int
+
+class Header(NamedTuple):
+    """What a stream says before its tile index."""
+
     width: int
     height: int
     quality: float
-    fingerprint: str
-    model: str | None
+    fingerprint: bytes
     grey: bool
-    alpha: bool
-    tiles: tuple[int, int]
-    tile_size: int
-    lanes: tuple[int, ...]
-    bytes: dict[str, int] = field(default_factory=dict)
+    tile_log2: int
+    extended: bool
+    directory: tuple[Entry, ...]
 
     @property
-    def bpp(self) -> float:
-        """Bits of the whole file per pixel."""
-        return self.bytes["total"] * 8 / (self.width * self.height)
+    def alpha(self) -> bool:
+        """Whether the picture has one."""
+        return any(entry.tag == sections.ALPHA for entry in self.directory)
 
 
 @dataclass(frozen=True)
-class _Section:
+class Section:
+    """A section as it is stored."""
+
     tag: int
-    critical: bool
-    body: bytes
+    body: bytes  # empty where it is damaged and salvaged without
 
 
 @dataclass(frozen=True)
-class _Parsed:
-    stream: Stream  # without alpha
-    sections: tuple[_Section, ...]
+class Parsed:
+    """A stream whose sections are not unpacked."""
+
+    stream: Stream  # without sections
+    sections: tuple[Section, ...]
     header_bytes: int
 
 
@@ -117,8 +123,13 @@ def write(stream: Stream) -> bytes:
     ValueError
         A field that breaks the format otherwise: the caller's mistake, not the picture's.
     """
+    return assemble(stream, sections.pack(stream.alpha, stream.metadata))
+
+
+def assemble(stream: Stream, packed: sections.Packed) -> bytes:
+    """`write` with sections that are packed already, whatever `stream` itself says of them."""
     _validate(stream)
-    extended = len(stream.payloads) > 1 or stream.alpha is not None or stream.tile_log2 != TILE_LOG2
+    extended = len(stream.payloads) > 1 or bool(packed) or stream.tile_log2 != TILE_LOG2
     flags = FLAG_EXTENDED * extended | FLAG_GREY * stream.grey
     out = bytearray(MAGIC)
     out.append(VERSION << 4 | flags)
@@ -126,22 +137,24 @@ def write(stream: Stream) -> bytes:
     out.append(round(stream.quality * QUALITY_STEPS))
     out += _varint(stream.width) + _varint(stream.height)
     if extended:
-        sections = [] if stream.alpha is None else [(SECTION_ALPHA << 1 | 1, _pack_alpha(stream.alpha))]
-        out += bytes([0, stream.tile_log2, len(sections)])
-        for key, body in sections:
+        out += bytes([0, stream.tile_log2, len(packed)])
+        for key, body in packed:
             out += _varint(key) + _varint(len(body)) + _short_check(body)
         for payload in stream.payloads:
             out += _varint(len(payload)) + _short_check(payload)
         out += _short_check(out)
-        for _, body in sections:
+        for _, body in packed:
             out += body
     for payload in stream.payloads:
         out += payload
     return bytes(out) + crc32c(out).to_bytes(CHECK_BYTES, "little")
 
 
-def read(data: bytes, max_pixels: int = MAX_PIXELS) -> Stream:
+def read(data: bytes, max_pixels: int = MAX_PIXELS, *, salvage: bool = False) -> Stream:
     """The stream in `data`, every rule of the format checked; nothing is allocated for a size not yet checked.
+
+    With `salvage`, sections and tiles whose checks fail, or which are cut off, are left out and named in
+    `Stream.damaged`. The header must be whole, and hold a tile index.
 
     Raises
     ------
@@ -152,56 +165,33 @@ def read(data: bytes, max_pixels: int = MAX_PIXELS) -> Stream:
     PictureTooLargeError
         The header claims more than `max_pixels` pixels.
     """
-    parsed = _parse(data, max_pixels)
-    alpha = None
+    damaged: list[str] = []
+    parsed = parse(data, max_pixels, damaged if salvage else None)
+    alpha: npt.NDArray[np.uint8] | None = None
+    metadata: dict[str, bytes] = {}
     for section in parsed.sections:
-        if section.tag == SECTION_ALPHA:
-            if alpha is not None:
-                raise CorruptStreamError("the stream has two alpha sections")
-            alpha = _unpack_alpha(section.body, parsed.stream.width, parsed.stream.height)
-    stream = parsed.stream
-    return stream if alpha is None else Stream(**{**vars(stream), "alpha": alpha})
+        name = "alpha" if section.tag == sections.ALPHA else sections.METADATA_NAMES.get(section.tag, "")
+        if not name or not section.body:
+            continue
+        if name in metadata or (name == "alpha" and alpha is not None):
+            raise CorruptStreamError(f"the stream has two {name} sections")
+        if name == "alpha":
+            alpha = sections.unpack_alpha(section.body, parsed.stream.width, parsed.stream.height)
+        else:
+            metadata[name] = sections.unpack_metadata(section.body, name)
+    return replace(parsed.stream, alpha=alpha, metadata=metadata, damaged=tuple(damaged))
 
 
-def inspect(
-    data: bytes,
-    *,
-    model_name: Callable[[bytes], str | None] | None = None,
-    z_end: Callable[[bytes, Stream, int], int] | None = None,
-    max_pixels: int = MAX_PIXELS,
-) -> Info:
-    """What the bytes of a stream are spent on. Imports no torch, decodes no picture.
+def peek(start: bytes) -> Header:
+    """What the first `PEEK_BYTES` of a stream say of the picture. No check is made of what follows them.
 
-    Parameters
-    ----------
-    model_name
-        Name of the model that has this fingerprint, or None if it is unknown.
-    z_end
-        Called with a tile's payload, the stream and the tile's number; returns how many bytes of the payload
-        are consumed once z has been read (`entropy.Decoder.position`). Without it z and y are not told apart.
+    Raises
+    ------
+    CorruptStreamError, NewerFormatError
+        Not the start of a stream that this version reads.
     """
-    from .entropy import payload_info
-
-    parsed = _parse(data, max_pixels)
-    stream = parsed.stream
-    details = [payload_info(payload) for payload in stream.payloads]
-    states = sum(detail[2] for detail in details)
-    symbols = sum(map(len, stream.payloads)) - states
-    alpha = sum(len(s.body) for s in parsed.sections if s.tag == SECTION_ALPHA)
-    other = sum(len(s.body) for s in parsed.sections if s.tag != SECTION_ALPHA)
-    sizes = {"header": parsed.header_bytes}
-    if z_end is None:
-        sizes["symbols"] = symbols
-    else:
-        ends = sum(z_end(payload, stream, number) for number, payload in enumerate(stream.payloads))
-        sizes |= {"z": ends - states, "y": symbols - (ends - states)}
-    sizes |= {"lane states": states, "alpha": alpha, "other": other, "integrity": CHECK_BYTES, "total": len(data)}
-    return Info(
-        format_version=data[3] >> 4, width=stream.width, height=stream.height, quality=stream.quality,
-        fingerprint=stream.fingerprint.hex(), model=model_name(stream.fingerprint) if model_name else None,
-        grey=stream.grey, alpha=any(s.tag == SECTION_ALPHA for s in parsed.sections), tiles=stream.tiles,
-        tile_size=1 << stream.tile_log2, lanes=tuple(detail[0] for detail in details), bytes=sizes,
-    )  # fmt: skip
+    _check_start(start)
+    return _parse_header(_Cursor(start, 4, len(start)))
 
 
 class _Cursor:
@@ -232,41 +222,42 @@ class _Cursor:
         raise CorruptStreamError(f"{what}: a number of more than five bytes")
 
 
-def _parse(data: bytes, max_pixels: int) -> _Parsed:
+def parse(data: bytes, max_pixels: int = MAX_PIXELS, damaged: list[str] | None = None) -> Parsed:
+    """`damaged` takes the names of what is damaged; without it, that is an error."""
     data = bytes(data)
-    _check_envelope(data)
-    cursor = _Cursor(data, 4, len(data) - CHECK_BYTES)
-    flags = data[3] & 15
-    if unknown := flags & ~FLAGS_KNOWN:
-        raise NewerFormatError(f"header flag {_lowest_bit(unknown)} is unknown to version {VERSION} of the format")
-    fingerprint = cursor.take(3, "fingerprint")
-    quality = cursor.byte("quality") / QUALITY_STEPS
-    if not 1 <= quality <= 100:
-        raise CorruptStreamError(f"quality {quality:g} is not in 1..100")
-    width, height = cursor.varint("width"), cursor.varint("height")
-    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
-        raise CorruptStreamError(f"picture size {width}x{height}: sides of 1..{MAX_SIDE} are allowed")
+    _check_start(data)
+    whole = _crc_matches(data)
+    # Of a stream without an index nothing tells what is damaged and what is not.
+    if not whole and (damaged is None or not data[3] & FLAG_EXTENDED):
+        stored, computed = int.from_bytes(data[-CHECK_BYTES:], "little"), crc32c(memoryview(data)[:-CHECK_BYTES])
+        raise CorruptStreamError(f"truncated or altered stream: CRC-32C {computed:08x}, {stored:08x} is stored")
+    if whole:
+        damaged = None
+    cursor = _Cursor(data, 4, len(data) - CHECK_BYTES if whole else len(data))
+    header = _parse_header(cursor)
+    width, height = header.width, header.height
     if width * height > max_pixels:
         raise PictureTooLargeError(f"the header claims {width}x{height} pixels; the limit is {max_pixels}")
-    tile_log2 = TILE_LOG2
-    sections: tuple[_Section, ...] = ()
-    index: list[tuple[int, bytes | None]] = []  # length and short check of each tile
-    if flags & FLAG_EXTENDED:
-        tile_log2, sections, index = _parse_extended(cursor, width, height)
-    elif tile_grid(width, height, tile_log2) != (1, 1):
+    if header.extended:
+        index = _parse_index(cursor, header)
+    elif tile_grid(width, height, header.tile_log2) != (1, 1):
         raise CorruptStreamError(f"{width}x{height} is more than one tile, but the stream has no tile index")
-    header_bytes = cursor.position - sum(len(s.body) for s in sections)
-    if not index:
+    else:
         index = [(cursor.end - cursor.position, None)]
-    payloads = tuple(_checked_body(cursor, *entry, f"tile {number}") for number, entry in enumerate(index))
-    if cursor.position != cursor.end:
+    header_bytes = cursor.position
+    bodies = tuple(
+        Section(entry.tag, _checked_body(cursor, entry.length, entry.check, f"section {entry.tag}", damaged))
+        for entry in header.directory
+    )
+    payloads = tuple(_checked_body(cursor, *entry, f"tile {number}", damaged) for number, entry in enumerate(index))
+    if cursor.position != cursor.end and damaged is None:
         raise CorruptStreamError(f"{cursor.end - cursor.position} bytes are left over after the last tile")
-    stream = Stream(width, height, quality, fingerprint, payloads, bool(flags & FLAG_GREY), tile_log2)
-    return _Parsed(stream, sections, header_bytes)
+    stream = Stream(width, height, header.quality, header.fingerprint, payloads, header.grey, header.tile_log2)
+    return Parsed(stream, bodies, header_bytes)
 
 
-def _check_envelope(data: bytes) -> None:
-    """Magic, version, CRC: in this order, because a later version may hold its check elsewhere."""
+def _check_start(data: bytes) -> None:
+    """Magic and version: before the CRC, because a later version may hold its check elsewhere."""
     if not data:
         raise CorruptStreamError("the stream is empty")
     if data[:3] != MAGIC[: len(data)]:
@@ -278,15 +269,31 @@ def _check_envelope(data: bytes) -> None:
         raise NewerFormatError(f"the stream is of format version {version}; this sodec reads up to {VERSION}")
     if version == 0:
         raise CorruptStreamError("format version 0 does not exist")
-    stored, computed = int.from_bytes(data[-CHECK_BYTES:], "little"), crc32c(memoryview(data)[:-CHECK_BYTES])
-    if stored != computed:
-        raise CorruptStreamError(f"truncated or altered stream: CRC-32C {computed:08x}, {stored:08x} is stored")
 
 
-def _parse_extended(
-    cursor: _Cursor, width: int, height: int
-) -> tuple[int, tuple[_Section, ...], list[tuple[int, bytes | None]]]:
-    """Tile size, sections and the tile index (length, short check); leaves the cursor at the first payload."""
+def _crc_matches(data: bytes) -> bool:
+    return int.from_bytes(data[-CHECK_BYTES:], "little") == crc32c(memoryview(data)[:-CHECK_BYTES])
+
+
+def _parse_header(cursor: _Cursor) -> Header:
+    """All up to the tile index; leaves the cursor there."""
+    flags = cursor.data[3] & 15
+    if unknown := flags & ~FLAGS_KNOWN:
+        raise NewerFormatError(f"header flag {_lowest_bit(unknown)} is unknown to version {VERSION} of the format")
+    fingerprint = cursor.take(3, "fingerprint")
+    quality = cursor.byte("quality") / QUALITY_STEPS
+    if not 1 <= quality <= 100:
+        raise CorruptStreamError(f"quality {quality:g} is not in 1..100")
+    width, height = cursor.varint("width"), cursor.varint("height")
+    if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
+        raise CorruptStreamError(f"picture size {width}x{height}: sides of 1..{MAX_SIDE} are allowed")
+    extended, grey = bool(flags & FLAG_EXTENDED), bool(flags & FLAG_GREY)
+    tile_log2, directory = _parse_directory(cursor) if extended else (TILE_LOG2, ())
+    return Header(width, height, quality, fingerprint, grey, tile_log2, extended, directory)
+
+
+def _parse_directory(cursor: _Cursor) -> tuple[int, tuple[Entry, ...]]:
+    """Tile size and sections of the extended header."""
     critical = cursor.byte("critical flags")
     if unknown := critical & ~CRITICAL_KNOWN:
         raise NewerFormatError(f"critical flag {_lowest_bit(unknown)} is unknown to version {VERSION} of the format")
@@ -299,58 +306,43 @@ def _parse_extended(
     entries = []
     for _ in range(count):
         key = cursor.varint("section type")
-        if key & 1 and key >> 1 != SECTION_ALPHA:
+        if key & 1 and key >> 1 != sections.ALPHA:
             raise NewerFormatError(f"critical section {key >> 1} is unknown to version {VERSION} of the format")
-        entries.append((key, cursor.varint("section length"), cursor.take(SHORT_CHECK_BYTES, "section check")))
-    columns, rows = tile_grid(width, height, tile_log2)
+        length, check = cursor.varint("section length"), cursor.take(SHORT_CHECK_BYTES, "section check")
+        entries.append(Entry(key >> 1, bool(key & 1), length, check))
+    return tile_log2, tuple(entries)
+
+
+def _parse_index(cursor: _Cursor, header: Header) -> list[tuple[int, bytes | None]]:
+    """Length and short check of each tile, and the check of all up to here; leaves the cursor at the first body."""
+    columns, rows = tile_grid(header.width, header.height, header.tile_log2)
     # An entry takes at least three bytes: checked before a list of that many tiles is made.
     if columns * rows * 3 > cursor.end - cursor.position:
         raise CorruptStreamError(f"truncated stream: no room for the index of {columns}x{rows} tiles")
-    tiles: list[tuple[int, bytes | None]] = [
+    index: list[tuple[int, bytes | None]] = [
         (cursor.varint("tile length"), cursor.take(SHORT_CHECK_BYTES, "tile check")) for _ in range(columns * rows)
     ]
     end = cursor.position
     if cursor.take(SHORT_CHECK_BYTES, "header check") != _short_check(memoryview(cursor.data)[:end]):
         raise CorruptStreamError("the check of the extended header does not match")
-    sections = tuple(
-        _Section(key >> 1, bool(key & 1), _checked_body(cursor, length, check, f"section {key >> 1}"))
-        for key, length, check in entries
-    )
-    return tile_log2, sections, tiles
+    return index
 
 
-def _checked_body(cursor: _Cursor, length: int, check: bytes | None, what: str) -> bytes:
+def _checked_body(cursor: _Cursor, length: int, check: bytes | None, what: str, damaged: list[str] | None) -> bytes:
+    """The next `length` bytes; empty, and `what` added to `damaged`, where they are not what they were."""
     if length == 0:
         raise CorruptStreamError(f"{what} is empty")
+    if damaged is not None and length > cursor.end - cursor.position:
+        cursor.position = cursor.end  # cut off here, and so is all that follows
+        damaged.append(what)
+        return b""
     body = cursor.take(length, what)
     if check is not None and _short_check(body) != check:
-        raise CorruptStreamError(f"the check of {what} does not match")
+        if damaged is None:
+            raise CorruptStreamError(f"the check of {what} does not match")
+        damaged.append(what)
+        return b""
     return body
-
-
-def _pack_alpha(alpha: npt.NDArray[np.uint8]) -> bytes:
-    if (alpha == alpha.flat[0]).all():
-        return bytes([ALPHA_CONSTANT, alpha.flat[0]])
-    rows = alpha.copy()
-    rows[1:] -= alpha[:-1]  # modulo 256
-    return bytes([ALPHA_DEFLATED]) + zlib.compress(rows.tobytes(), 9)
-
-
-def _unpack_alpha(body: bytes, width: int, height: int) -> npt.NDArray[np.uint8]:
-    if body[0] == ALPHA_CONSTANT:
-        if len(body) != 2:
-            raise CorruptStreamError(f"a constant alpha section has 2 bytes, not {len(body)}")
-        return np.full((height, width), body[1], dtype=np.uint8)
-    if body[0] != ALPHA_DEFLATED:
-        raise CorruptStreamError(f"alpha method {body[0]} does not exist")
-    inflater = zlib.decompressobj()
-    try:
-        raw = inflater.decompress(body[1:], width * height + 1)
-    except zlib.error as error:
-        raise CorruptStreamError(f"the alpha section can't be inflated: {error}") from None
-    if len(raw) != width * height or not inflater.eof or inflater.unused_data:
-        raise CorruptStreamError(f"the alpha section does not hold {width}x{height} values")
-    return np.cumsum(np.frombuffer(raw, dtype=np.uint8).reshape(height, width), axis=0, dtype=np.uint8)
 
 
 def _validate(stream: Stream) -> None:

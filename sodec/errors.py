@@ -43,6 +43,10 @@ class QualityError(SodecError, ValueError):
     """The quality is not a number from 1 to 100."""
 
 
+class ViewError(SodecError, ValueError):
+    """The part of a picture that is asked for can't be shown: region, scale, fidelity or mode."""
+
+
 class TargetError(SodecError, ValueError):
     """A requested size or rate can't be met."""
 
@@ -57,3 +61,7 @@ class OutputError(SodecError, OSError):
 
 class TrainingError(SodecError, RuntimeError):
     """Training can't go on: bad data folder, foreign checkpoint, or a NaN (step and tensor named)."""
+
+
+class DamageWarning(UserWarning):
+    """Part of a stream is lost: said where a picture without it was asked for instead of an error."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Union
 
 import numpy as np
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 PictureLike = Union[str, os.PathLike[str], IO[bytes], Image.Image, np.ndarray, "torch.Tensor"]
 
+PILLOW_NAMES = {"exif": "exif", "icc": "icc_profile", "xmp": "xmp"}
+# Of the files in a folder, those that are taken for pictures.
+SUFFIXES = frozenset({".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".jxl", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 HIGH_DEPTH_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 
 
@@ -29,6 +33,7 @@ class Picture:
     rgb: np.ndarray  # (H, W, 3) uint8
     alpha: np.ndarray | None = None  # (H, W) uint8
     grey: bool = False  # the three planes of rgb are one
+    metadata: Mapping[str, bytes] = field(default_factory=dict)  # "exif", "icc", "xmp"
 
     @property
     def size(self) -> tuple[int, int]:
@@ -36,11 +41,14 @@ class Picture:
         return self.rgb.shape[1], self.rgb.shape[0]
 
 
-def load(source: PictureLike, *, first_frame: bool = False) -> Picture:
+def load(source: PictureLike, *, first_frame: bool = False, metadata: bool = False) -> Picture:
     """Any one picture as 8-bit sRGB.
 
     EXIF orientation is applied. 16-bit, CMYK and pictures with another colour profile are converted, with one
     warning. Arrays are uint8 of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); tensors are (3, H, W) in 0..1.
+
+    With `metadata`, EXIF (its orientation is done with), XMP and the ICC profile are kept, the last only where pixels
+    are still in it: converted ones are sRGB.
 
     Raises
     ------
@@ -54,15 +62,15 @@ def load(source: PictureLike, *, first_frame: bool = False) -> Picture:
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if isinstance(source, Image.Image):
-        return _from_pil(source, first_frame)
+        return _from_pil(source, first_frame, metadata)
     if isinstance(source, (str, os.PathLike)) or hasattr(source, "read"):
         name = str(source) if isinstance(source, (str, os.PathLike)) else getattr(source, "name", "the stream")
         try:
             with warnings.catch_warnings():
                 # Our own limit, checked before pixels are decoded, stands in for Pillow's warning.
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                with Image.open(source) as image:  # type: ignore[arg-type]
-                    return _from_pil(image, first_frame)
+                with Image.open(_seekable(source)) as image:
+                    return _from_pil(image, first_frame, metadata)
         except UnidentifiedImageError:
             raise UnsupportedPictureError(f"{name} is not a picture that Pillow can read") from None
         except Image.DecompressionBombError as error:
@@ -78,9 +86,18 @@ def load(source: PictureLike, *, first_frame: bool = False) -> Picture:
     raise UnsupportedPictureError(f"a picture can't be made of {type(source).__name__}")
 
 
+def _seekable(source: Any) -> Any:
+    """Pillow seeks, and a pipe can't."""
+    if hasattr(source, "read") and not (hasattr(source, "seekable") and source.seekable()):
+        return io.BytesIO(source.read())
+    return source
+
+
 def to_pil(picture: Picture) -> Image.Image:
-    """PIL image of mode RGB, L, RGBA or LA."""
-    return Image.fromarray(to_array(picture))
+    """PIL image of mode RGB, L, RGBA or LA, whose `info` has the metadata under Pillow's names."""
+    image = Image.fromarray(to_array(picture))
+    image.info |= {PILLOW_NAMES[name]: data for name, data in picture.metadata.items()}
+    return image
 
 
 def to_array(picture: Picture) -> np.ndarray:
@@ -136,7 +153,7 @@ def _from_tensor(tensor: Any) -> Picture:
     return _from_array((values * 255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy())
 
 
-def _from_pil(image: Image.Image, first_frame: bool) -> Picture:
+def _from_pil(image: Image.Image, first_frame: bool, metadata: bool) -> Picture:
     _check_size(*image.size)
     if getattr(image, "n_frames", 1) > 1 and not first_frame:
         raise UnsupportedPictureError(
@@ -145,8 +162,9 @@ def _from_pil(image: Image.Image, first_frame: bool) -> Picture:
     icc = image.info.get("icc_profile")
     # The orientation first: exif_transpose also drops the tag, so that nothing turns the picture again.
     image = ImageOps.exif_transpose(image)
+    kept = _metadata(image) if metadata else {}
     if image.mode in HIGH_DEPTH_MODES:
-        return Picture(np.repeat(_to_8_bits(image)[..., None], 3, -1), grey=True)
+        return Picture(np.repeat(_to_8_bits(image)[..., None], 3, -1), grey=True, metadata=kept)
     alpha = None
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("LA" if image.mode in ("1", "L", "LA", "La") else "RGBA")
@@ -154,10 +172,21 @@ def _from_pil(image: Image.Image, first_frame: bool) -> Picture:
         image = image.convert("L" if image.mode == "LA" else "RGB")
     grey = image.mode in ("1", "L")
     if icc and not grey:
-        image = _to_srgb(image, icc)
+        converted = _to_srgb(image, icc)
+        if metadata and converted is image and image.mode == "RGB":
+            kept["icc"] = icc
+        image = converted
     elif image.mode not in ("1", "L", "P", "RGB", "RGBX"):
         _warn(f"the picture is {image.mode}; it is converted to 8-bit sRGB")
-    return Picture(np.array(image.convert("RGB")), alpha, grey)
+    return Picture(np.array(image.convert("RGB")), alpha, grey, kept)
+
+
+def _metadata(image: Image.Image) -> dict[str, bytes]:
+    """EXIF and XMP, as far as there are."""
+    xmp = image.info.get("xmp", b"")
+    exif = image.getexif()
+    found = {"exif": exif.tobytes() if exif else b"", "xmp": xmp if isinstance(xmp, bytes) else str(xmp).encode()}
+    return {name: data for name, data in found.items() if data}
 
 
 def _to_8_bits(image: Image.Image) -> np.ndarray:

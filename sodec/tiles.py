@@ -43,6 +43,13 @@ class Box(NamedTuple):
             max(0, self.left - by), max(0, self.top - by), min(width, self.right + by), min(height, self.bottom + by)
         )
 
+    def common(self, other: Box) -> Box:
+        """What both cover; of no width or height, or of less, where they do not meet."""
+        return Box(
+            max(self.left, other.left), max(self.top, other.top),
+            min(self.right, other.right), min(self.bottom, other.bottom),
+        )  # fmt: skip
+
     def cells(self) -> Box:
         """The same in cells; what is not whole is rounded up."""
         return Box(self.left // CELL, self.top // CELL, -(-self.right // CELL), -(-self.bottom // CELL))

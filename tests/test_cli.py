@@ -3,6 +3,7 @@
 pytest tests/test_cli.py
 """
 
+import io
 import subprocess
 import sys
 
@@ -57,9 +58,88 @@ def test_folders_go_on_past_bad_files(run, tmp_path):
     assert sorted(p.name for p in (tmp_path / "back").rglob("*.png")) == ["0.png", "1.png", "c.png"]
 
 
+def test_a_folder_s_second_run_makes_only_what_is_new(run, tmp_path):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(photo(20, 20)).save("in/a.png")
+    assert "1 pictures" in run("compress", "in", "-o", "out")[1]
+    Image.fromarray(photo(20, 20)).save("in/b.png")
+    code, out, _ = run("compress", "in", "-o", "out")
+    assert code == 0
+    assert out.startswith("1 pictures, ")
+    assert "1 were there already (--overwrite" in out
+    assert run("compress", "in", "-o", "out", "--overwrite")[1].startswith("2 pictures, ")
+
+
+def test_a_size_can_be_asked_for(run, tmp_path):
+    Image.fromarray(photo(300, 200)).save("a.png")
+    assert run("compress", "a.png", "-o", "a.sodec", "--max-bytes", 800)[0] == 0
+    assert 700 < (tmp_path / "a.sodec").stat().st_size <= 800
+    assert run("compress", "a.png", "-o", "a.sodec", "--target-bpp", 0.1)[0] == 0
+    assert 700 < (tmp_path / "a.sodec").stat().st_size <= 750
+
+
+def test_a_part_a_preview_and_a_blend_can_be_asked_for(run, tmp_path):
+    Image.fromarray(photo(100, 80)).save("a.png")
+    run("compress", "a.png", "-o", "a.sodec")
+    data = (tmp_path / "a.sodec").read_bytes()
+    for arguments, options in [
+        (("--region", "10,20,30,40"), {"region": (10, 20, 30, 40)}),
+        (("--scale", "1/4"), {"scale": 1 / 4}),
+        (("--fidelity", 0.25), {"fidelity": 0.25}),
+    ]:
+        assert run("decompress", "a.sodec", "-o", "b.png", *arguments)[0] == 0
+        assert np.array_equal(np.asarray(Image.open("b.png")), codec().decompress(data, output="numpy", **options))
+
+
+def test_metadata_travels_on_demand(run):
+    exif = Image.Exif()
+    exif[0x010F] = "a camera"
+    Image.fromarray(photo(30, 20)).save("a.jpg", exif=exif)
+    assert run("compress", "a.jpg", "-o", "a.sodec", "--metadata")[0] == 0
+    assert "exif" in run("info", "a.sodec", weights=False)[1]
+    for name in ("b.png", "b.jpg", "b.webp"):
+        assert run("decompress", "a.sodec", "-o", name)[0] == 0
+        assert Image.open(name).getexif()[0x010F] == "a camera"
+    run("compress", "a.jpg", "-o", "a.sodec")
+    assert "exif" not in run("info", "a.sodec", weights=False)[1]
+
+
+@pytest.mark.filterwarnings("always::sodec.errors.DamageWarning")
+def test_salvage_says_what_is_filled(run, tmp_path):
+    data = bytearray(codec().compress(photo(1030, 30)))
+    data[-5] ^= 1
+    (tmp_path / "a.sodec").write_bytes(data)
+    assert run("decompress", "a.sodec", "-o", "a.png")[0] == 2
+    code, _, errors = run("decompress", "a.sodec", "-o", "a.png", "--salvage")
+    assert code == 0
+    assert errors.startswith("sodec: warning: the tile at 1024,0,6,30 (x,y,width,height) is damaged")
+    assert Image.open("a.png").size == (1030, 30)
+
+
+def test_pipes(tmp_path):
+    def sodec(*arguments, given):
+        command = [sys.executable, "-m", "sodec", *arguments, "--weights", str(folder())]
+        return subprocess.run(command, input=given, capture_output=True, check=True, cwd=tmp_path).stdout
+
+    buffer = io.BytesIO()
+    Image.fromarray(photo(50, 40)).save(buffer, "PNG")
+    data = sodec("compress", "-", "-o", "-", "-q", "30", given=buffer.getvalue())
+    assert data == codec().compress(photo(50, 40), 30)
+    picture = Image.open(io.BytesIO(sodec("decompress", "-", "-o", "-", given=data)))
+    assert np.array_equal(np.asarray(picture), codec().decompress(data, output="numpy"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("compress", "a.png", "-o", "x.sodec", "--max-bytes", 3), "smallest possible"),
+        (("compress", "a.png", "-o", "x.sodec", "--target-bpp", "nan"), "target_bpp nan"),
+        (("compress", "a.png", "-o", "x.sodec", "--target-bpp", 1, "-q", 3), "only one"),
+        (("compress", "a.png", "-", "-o", "out"), "hold one picture"),
+        (("decompress", "good.sodec", "-o", "x.png", "--region", "1,2,3"), "four whole numbers"),
+        (("decompress", "good.sodec", "-o", "x.png", "--region", "1,2,3,x"), "1,2,3,x"),
+        (("decompress", "good.sodec", "-o", "x.png", "--region", "15,0,6,6"), "15,0,6,6 is not within"),
+        (("decompress", "good.sodec", "-o", "x.png", "--fidelity", 2), "fidelity 2.0"),
         (("compress", "missing.png", "-o", "x.sodec"), "missing.png: No such file"),
         (("compress", "text.txt", "-o", "x.sodec"), "text.txt is not a picture"),
         (("compress", "empty.png", "-o", "x.sodec"), "empty.png is not a picture"),

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sodec import container
+from sodec import container, info
 from sodec.checksum import crc32c
 from sodec.container import Stream
 from sodec.errors import CorruptStreamError, NewerFormatError, PictureTooLargeError, QualityError, SodecError
@@ -153,6 +153,68 @@ def test_unwritable_fields_are_named(changes, error, value):
 def test_broken_rules_are_named(data, error, message):
     with pytest.raises(error, match=message):
         container.read(data)
+
+
+@pytest.mark.parametrize("data", [b"x", b"<x/>" * 500, bytes(range(256)) * 9])
+def test_metadata_is_kept_and_itemised(data):
+    stream = one_tile(
+        payloads=(b"\0\0",), metadata={"xmp": data, "exif": b"Exif\0\0MM"}, alpha=np.zeros((512, 768), np.uint8)
+    )
+    written = container.write(stream)
+    assert equal(container.read(written), stream)
+    told = info.inspect(written)
+    assert told.bytes["exif"] == 9
+    assert 2 <= told.bytes["xmp"] <= len(data) + 1
+    assert told.bytes["icc"] == told.bytes["other"] == 0
+    assert sum(told.bytes.values()) == 2 * len(written)
+
+
+def section(tag, body):
+    return extended(sections=b"\x01" + bytes([tag << 1, len(body)]) + short(body), bodies=body)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (section(2, b"\0"), "exif section is empty"),
+        (section(3, b"\2x"), "icc method 2"),
+        (section(4, b"\1xyz"), "xmp section can't be inflated"),
+        (section(4, b"\1" + zlib.compress(b"x") + b"y"), "does not end where"),
+        (section(4, b"\1" + zlib.compress(b"x" * 99)[:-4]), "does not end where"),
+    ],
+)
+def test_metadata_that_breaks_a_rule(data, message):
+    with pytest.raises(CorruptStreamError, match=message):
+        container.read(data)
+
+
+def test_metadata_that_unpacks_to_too_much():
+    body = b"\1" + zlib.compress(bytes((1 << 24) + 1), 9)
+    head = b"\x01" + bytes([4 << 1]) + container._varint(len(body))
+    with pytest.raises(CorruptStreamError, match="more than 16777216"):
+        container.read(extended(sections=head + short(body), bodies=body))
+    for metadata in ({"iptc": b"x"}, {"xmp": b""}):
+        with pytest.raises(ValueError, match="metadata"):
+            container.write(one_tile(metadata=metadata))
+
+
+def test_two_metadata_sections_of_a_type():
+    entries = (bytes([4 << 1, 2]) + short(b"\0x")) * 2
+    with pytest.raises(CorruptStreamError, match="two xmp sections"):
+        container.read(extended(sections=b"\x02" + entries, bodies=b"\0x\0x"))
+
+
+def test_a_start_tells_size_and_alpha_without_the_rest():
+    alpha = np.zeros((512, 768), np.uint8)
+    for stream in (one_tile(), one_tile(grey=True, alpha=alpha), one_tile(tile_log2=6, payloads=(b"x",) * 96)):
+        told = container.peek(container.write(stream)[: container.PEEK_BYTES])
+        assert (told.width, told.height, told.quality, told.fingerprint) == (768, 512, 50, FINGERPRINT)
+        assert told.grey == stream.grey
+        assert told.alpha == (stream.alpha is not None)
+    for start, error in ((b"", CorruptStreamError), (b"\x89PNG" + bytes(30), CorruptStreamError),
+                         (container.MAGIC + b"\x20" + bytes(30), NewerFormatError)):  # fmt: skip
+        with pytest.raises(error):
+            container.peek(start)
 
 
 def test_unknown_optional_section_is_skipped():

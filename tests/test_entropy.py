@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sodec import container, entropy
+from sodec import container, entropy, info
 from sodec.entropy import SKIP, Decoder, Tables, decode, encode, encode_sections
 from sodec.errors import CorruptStreamError, InvalidTableError, SodecError
 
@@ -170,7 +170,7 @@ def test_inspect_tells_z_y_and_states_apart():
         decoder.read(*sections[number][0][1:])
         return decoder.position
 
-    told, untold = container.inspect(data, z_end=z_end), container.inspect(data)
+    told, untold = info.inspect(data, z_end=z_end), info.inspect(data)
     assert told.lanes == (4, 4)
     assert told.bytes["lane states"] == sum(entropy.payload_info(payload)[2] for payload in payloads)
     assert told.bytes["z"] > 0

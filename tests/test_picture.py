@@ -143,3 +143,28 @@ def test_missing_file_is_the_usual_error():
 def test_every_refusal_is_a_sodec_error_and_a_value_error():
     assert issubclass(UnsupportedPictureError, SodecError)
     assert issubclass(UnsupportedPictureError, ValueError)
+
+
+def test_metadata_is_kept_on_demand_without_the_orientation():
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "a camera"
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    file = saved(Image.fromarray(photo(20, 10)), "JPEG", exif=exif, icc_profile=profile, xmp=b"<x/>")
+    kept = picture.load(file, metadata=True)
+    assert kept.size == (10, 20)
+    assert kept.metadata.keys() == {"exif", "icc", "xmp"}
+    back = Image.Exif()
+    back.load(kept.metadata["exif"])
+    assert dict(back) == {0x010F: "a camera"}
+    assert picture.to_pil(kept).info == {"exif": kept.metadata["exif"], "icc_profile": profile, "xmp": b"<x/>"}
+    file.seek(0)
+    assert picture.load(file).metadata == {}
+
+
+def test_a_profile_whose_pixels_are_converted_is_not_kept():
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    lab = ImageCms.profileToProfile(
+        Image.fromarray(photo(9, 9)), ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+    )
+    with pytest.warns(UserWarning, match="converted"):
+        assert picture.load(saved(lab, "TIFF", icc_profile=profile), metadata=True).metadata.keys() <= {"exif"}

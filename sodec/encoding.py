@@ -1,0 +1,48 @@
+"""A picture to a stream: tile by tile, at one quality or at the highest one that fits a size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from . import container, rate, sections, tiles
+from .container import Stream
+from .engine import Coefficients, Engine
+from .picture import Picture
+
+Progress = Callable[[float], None]
+
+
+def encode(
+    engine: Engine,
+    fingerprint: bytes,
+    picture: Picture,
+    quality: float | None,
+    max_bytes: int | None = None,
+    progress: Progress | None = None,
+) -> bytes:
+    """The stream of a picture at `quality`, or else at the highest quality that makes at most `max_bytes` bytes."""
+    width, height = picture.size
+    packed = sections.pack(picture.alpha, picture.metadata)
+
+    def stream(quality: float, coefficients: Iterator[Coefficients] | list[Coefficients]) -> bytes:
+        payloads = tuple(engine.encode(one, quality) for one in coefficients)
+        with engine.stage("container"):
+            made = Stream(width, height, quality, fingerprint, payloads, picture.grey)
+            return container.assemble(made, packed)
+
+    # At a given quality a tile's coefficients are gone once it is coded; for a target all are kept, since each pass
+    # needs them: 2 bytes per pixel with the lite model, where the picture itself takes 3.
+    coefficients = _coefficients(engine, picture, progress)
+    if quality is not None:
+        return stream(quality, coefficients)
+    assert max_bytes is not None
+    kept = list(coefficients)
+    return rate.largest_within(max_bytes, lambda quality: stream(quality, kept), len)
+
+
+def _coefficients(engine: Engine, picture: Picture, progress: Progress | None) -> Iterator[Coefficients]:
+    boxes = list(tiles.grid(*picture.size))
+    for number, box in enumerate(boxes, 1):
+        yield engine.analyse(picture.rgb, box)
+        if progress:
+            progress(number / len(boxes))

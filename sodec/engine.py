@@ -1,0 +1,142 @@
+"""Engine: a model on a device. Pixels of one tile to symbols and back; nothing here knows of containers or files."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import symbols
+from .models import SodecModel
+from .tiles import HALO, Box, padded
+from .weights import Coding
+
+MAX_SYMBOL = 32767
+
+
+class Coefficients(NamedTuple):
+    """What analysis makes of a tile, whatever the quality: the same serve every entropy pass."""
+
+    z: np.ndarray  # (Cz, ceil(h/4), ceil(w/4)) int16
+    residual: Tensor  # y - mean(z), (Cy, h, w) float32, on the CPU
+
+
+class Features(NamedTuple):
+    """What synthesis knows of some cells."""
+
+    y_hat: Tensor  # (1, Cy, h, w) float32
+    w: Tensor | None  # (1, Cw, h, w), None where only the fidelity decoder is asked
+
+
+class Engine:
+    """The networks and integers of one model.
+
+    Attributes
+    ----------
+    times
+        Seconds by stage, added up until `times` is replaced.
+    """
+
+    def __init__(self, model: SodecModel, coding: Coding, device: torch.device, dtype: torch.dtype) -> None:
+        self.model, self.coding, self.device, self.dtype = model, coding, device, dtype
+        self.times: dict[str, float] = defaultdict(float)
+
+    # -- encoding
+
+    def analyse(self, rgb: np.ndarray, box: Box) -> Coefficients:
+        """The coefficients of the tile `box` of a picture, uint8 (H, W, 3)."""
+        window = box.grown(HALO, padded(rgb.shape[1]), padded(rgb.shape[0]))
+        with self.stage("analysis"), torch.inference_mode():
+            y = self.model.analysis(self.tensor(rgb, window)).float()
+            rows, columns = box.cells().within(window.cells())
+            y = y[..., rows, columns]
+            z = self.model.hyper_analysis(y.to(self.dtype)).float().round().clamp(-MAX_SYMBOL, MAX_SYMBOL)
+            residual = y - cropped(self.model.mean(z.to(self.dtype)), y)
+            return Coefficients(z[0].to(torch.int16).cpu().numpy(), residual[0].cpu())
+
+    def encode(self, coefficients: Coefficients, quality: float) -> bytes:
+        """The payload of a tile."""
+        with self.stage("entropy"), torch.inference_mode():
+            z, residual = coefficients
+            scaled = (residual * self.gain(quality)[0].cpu()).round().clamp(-MAX_SYMBOL, MAX_SYMBOL)
+            indexes = symbols.scale_indexes(self.coding, z, quality, *scaled.shape[1:])
+            y = np.where(indexes == symbols.SKIP, np.int16(0), scaled.to(torch.int16).numpy())
+            return symbols.encode(self.coding, np.ascontiguousarray(z), y, indexes)
+
+    def tensor(self, rgb: np.ndarray, window: Box) -> Tensor:
+        """The window's pixels, (1, 3, H, W) in 0..1; beyond the picture its edge goes on."""
+        pixels = rgb[window.top : window.bottom, window.left : window.right]
+        missing = (window.height - pixels.shape[0], window.width - pixels.shape[1])
+        if any(missing):
+            pixels = np.pad(pixels, ((0, missing[0]), (0, missing[1]), (0, 0)), "edge")
+        tensor = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)
+        return (tensor.permute(2, 0, 1)[None].to(torch.float32) / 255).to(self.dtype)
+
+    # -- decoding
+
+    def dequantise(self, z: np.ndarray, y: np.ndarray, quality: float, *, content: bool = True) -> Features:
+        """y_hat = y / gain + mean, and w if `content`, of one tile."""
+        z_hat = torch.from_numpy(z).to(self.device)[None].to(self.dtype)
+        scaled = torch.from_numpy(y).to(self.device)[None].float()
+        y_hat = scaled / self.gain(quality) + cropped(self.model.mean(z_hat), scaled)
+        w = cropped(self.model.content(z_hat), scaled).to(self.dtype) if content else None
+        return Features(y_hat, w)
+
+    def nothing(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """z and y of zeros for a tile of so many cells: what the model expects where it is told nothing."""
+        config = self.model.config
+        z = np.zeros((config.z_channels, -(-height // 4), -(-width // 4)), np.int16)
+        return z, np.zeros((config.y_channels, height, width), np.int16)
+
+    def synthesise(self, features: Features, quality: float, fidelity: float) -> Tensor:
+        """The picture of a window, (1, 3, 16 h, 16 w) float32 in 0..1.
+
+        `fidelity` is the share of the fidelity decoder's picture; at 1 nothing else is computed.
+        """
+        at = torch.tensor([quality], device=self.device)
+        y_hat = features.y_hat.to(self.dtype)
+        with self.stage("fidelity"):
+            faithful = self.model.fidelity(y_hat, at)
+        if fidelity == 1:
+            return faithful.float().clamp(0, 1)
+        assert features.w is not None
+        full = self._refine(y_hat, features.w, faithful, at).float().clamp(0, 1)
+        return full if fidelity == 0 else full + fidelity * (faithful.float().clamp(0, 1) - full)
+
+    def _refine(self, y_hat: Tensor, w: Tensor, fidelity: Tensor, quality: Tensor) -> Tensor:
+        """The steps of `SodecModel.refine`, timed one by one."""
+        model = self.model
+        with self.stage("guidance"):
+            tokens = model.guidance(fidelity)
+        with self.stage("transformation"):
+            l_t = model.transform(y_hat, w, quality)
+        with self.stage("UNet"):
+            l_0 = model.denoise(l_t, tokens).to(self.dtype)
+        with self.stage("latent decoder"):
+            return model.latent_decoder(l_0)
+
+    # -- both
+
+    def gain(self, quality: float) -> Tensor:
+        """(1, Cy, 1, 1) float32."""
+        return self.model.gain(torch.tensor([quality], device=self.device)).exp()[:, :, None, None].detach()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Adds what runs inside to `times`."""
+        start = time.perf_counter()
+        yield
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.times[name] += time.perf_counter() - start
+
+
+def cropped(x: Tensor, like: Tensor) -> Tensor:
+    """`x` in float32, of the height and width of `like`."""
+    return x.float()[..., : like.shape[-2], : like.shape[-1]]

@@ -1,0 +1,79 @@
+"""What the bytes of a stream are spent on, told without decoding any of them. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from . import sections
+from .container import CHECK_BYTES, MAX_PIXELS, Stream, parse
+from .entropy import payload_info
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a stream's bytes are spent on; made by `inspect`.
+
+    The entries of `bytes` add up to its last, "total". "z" and "y" are told apart when the model is known here;
+    otherwise one entry "symbols" stands for both. "lane states" are the coder's states and the byte or two before
+    them, in each tile; "other" are sections of types unknown here.
+    """
+
+    format_version: int
+    width: int
+    height: int
+    quality: float
+    fingerprint: str
+    model: str | None
+    grey: bool
+    alpha: bool
+    tiles: tuple[int, int]
+    tile_size: int
+    lanes: tuple[int, ...]
+    bytes: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def bpp(self) -> float:
+        """Bits of the whole file per pixel."""
+        return self.bytes["total"] * 8 / (self.width * self.height)
+
+
+def inspect(
+    data: bytes,
+    *,
+    model_name: Callable[[bytes], str | None] | None = None,
+    z_end: Callable[[bytes, Stream, int], int] | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Info:
+    """What the bytes of a stream are spent on. Decodes no picture.
+
+    Parameters
+    ----------
+    model_name
+        Name of the model that has this fingerprint, or None if it is unknown.
+    z_end
+        Called with a tile's payload, the stream and the tile's number; returns how many bytes of the payload
+        are consumed once z has been read (`entropy.Decoder.position`). Without it z and y are not told apart.
+    """
+    parsed = parse(data, max_pixels)
+    stream = parsed.stream
+    details = [payload_info(payload) for payload in stream.payloads]
+    states = sum(detail[2] for detail in details)
+    symbols = sum(map(len, stream.payloads)) - states
+    by_name = dict.fromkeys(["alpha", *sections.METADATA, "other"], 0)
+    for section in parsed.sections:
+        name = "alpha" if section.tag == sections.ALPHA else sections.METADATA_NAMES.get(section.tag, "other")
+        by_name[name] += len(section.body)
+    sizes = {"header": parsed.header_bytes}
+    if z_end is None:
+        sizes["symbols"] = symbols
+    else:
+        ends = sum(z_end(payload, stream, number) for number, payload in enumerate(stream.payloads))
+        sizes |= {"z": ends - states, "y": symbols - (ends - states)}
+    sizes |= {"lane states": states, **by_name, "integrity": CHECK_BYTES, "total": len(data)}
+    return Info(
+        format_version=data[3] >> 4, width=stream.width, height=stream.height, quality=stream.quality,
+        fingerprint=stream.fingerprint.hex(), model=model_name(stream.fingerprint) if model_name else None,
+        grey=stream.grey, alpha=by_name["alpha"] > 0, tiles=stream.tiles,
+        tile_size=1 << stream.tile_log2, lanes=tuple(detail[0] for detail in details), bytes=sizes,
+    )  # fmt: skip

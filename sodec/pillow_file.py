@@ -1,0 +1,60 @@
+"""A .sodec file as Pillow holds one: size and mode from the header, pixels when they are asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from PIL import Image, ImageFile
+
+from . import container
+from .container import Header
+from .errors import CorruptStreamError
+from .view import SCALES
+
+MODES = {(False, False): "RGB", (True, False): "L", (False, True): "RGBA", (True, True): "LA"}  # grey, alpha
+
+
+class SodecImageFile(ImageFile.ImageFile):
+    """Made by `Image.open`.
+
+    A damaged or newer stream raises sodec's own errors; whole it must be only where pixels are read.
+    """
+
+    format = "SODEC"
+    format_description = "sodec, a learned image codec"
+
+    def _open(self) -> None:
+        assert self.fp is not None
+        header: Header = container.peek(self.fp.read(container.PEEK_BYTES))
+        self._size = header.width, header.height
+        self._mode = MODES[header.grey, header.alpha]
+        self._shrink = 1
+        self._decoded = False
+
+    def draft(self, mode: str | None, size: tuple[int, int] | None) -> tuple[str, tuple[int, int, float, float]] | None:
+        """Chooses the smallest preview that is no smaller than `size`."""
+        if self._decoded or self._shrink > 1 or size is None:
+            return None
+        width, height = self.size
+        least = min(width // max(1, size[0]), height // max(1, size[1]))
+        self._shrink = max(shrink for shrink in SCALES if shrink <= max(1, least))
+        self._size = -(-width // self._shrink), -(-height // self._shrink)
+        return self.mode, (0, 0, width / self._shrink, height / self._shrink)
+
+    def load(self) -> Any:
+        """Decodes the picture, once."""
+        if not self._decoded:
+            from .api import decompress
+
+            assert self.fp is not None
+            self.fp.seek(0)
+            image: Image.Image = decompress(self.fp.read(), scale=1 / self._shrink)
+            if image.size != self.size or image.mode != self.mode:
+                raise CorruptStreamError(f"the file is not the one that was opened: {image.size} {image.mode}")
+            self.im = image.im
+            self.info |= image.info
+            self._decoded = True
+            if self._exclusive_fp:
+                self.fp.close()
+            self.fp = None
+        return Image.Image.load(self)

@@ -1,0 +1,19 @@
+"""What the workers of test_batch.py do: it is pickled by name, and imports no torch, so that they begin at once."""
+
+import os
+
+from sodec.errors import UnsupportedPictureError
+
+
+def reverse():
+    return reversed_bytes
+
+
+def reversed_bytes(path):
+    if path.stem == "bad":
+        raise UnsupportedPictureError("not a picture")
+    if path.stem == "bug":
+        raise ZeroDivisionError("oh")
+    if path.stem == "dies":
+        os._exit(1)
+    return path.read_bytes()[::-1]

@@ -1,0 +1,141 @@
+"""Folders: what is done is skipped, what fails is told, and no run leaves half a file, however it ends.
+
+pytest tests/test_batch.py
+"""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from reversing import reverse
+from tiny import folder, photo
+
+from sodec import batch, files
+from sodec.batch import Job, Outcome
+from sodec.errors import OutputError
+
+
+@pytest.fixture
+def jobs(tmp_path):
+    def make(*names):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        for name in names:
+            (tmp_path / "in" / name).write_text(name)
+        return list(batch.find_jobs([tmp_path / "in"], tmp_path / "out", {".txt", ".md"}, ".rev", True))
+
+    return make
+
+
+def names(path):
+    return sorted(p.name for p in path.rglob("*")) if path.exists() else []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_bad_files_are_told_and_the_others_made(jobs, tmp_path, workers):
+    report = batch.run(jobs("a.txt", "bad.txt", "bug.txt", "z.txt"), reverse, workers=workers)
+    assert names(tmp_path / "out") == ["a.rev", "z.rev"]
+    assert (tmp_path / "out" / "a.rev").read_text() == "txt.a"
+    assert (report.done, report.read, report.written) == (2, 10, 10)
+    assert sorted(report.failures) == [
+        f"{tmp_path}/in/bad.txt: not a picture", f"{tmp_path}/in/bug.txt: ZeroDivisionError: oh",
+    ]  # fmt: skip
+
+
+def test_what_is_done_is_skipped(jobs, tmp_path):
+    batch.run(jobs("a.txt"), reverse)
+    (tmp_path / "out" / "a.rev").write_text("mine")
+    report = batch.run(jobs("a.txt", "b.txt"), reverse)
+    assert (report.done, report.skipped) == (1, 1)
+    assert (tmp_path / "out" / "a.rev").read_text() == "mine"
+    assert batch.run(jobs(), reverse, overwrite=True).done == 2
+    assert (tmp_path / "out" / "a.rev").read_text() == "txt.a"
+
+
+def test_two_files_never_become_one(jobs):
+    report = batch.run(jobs("a.md", "a.txt"), reverse)
+    assert report.done == 1
+    assert len(report.failures) == 1
+    assert "a.txt" in report.failures[0]
+    assert "a.md already goes to" in report.failures[0]
+
+
+def test_a_worker_that_dies_is_told(jobs):
+    report = batch.run(jobs("a.txt", "dies.txt", *(f"x{n}.txt" for n in range(9))), reverse, workers=2)
+    assert len(report.failures) == 1
+    assert "worker died" in report.failures[0]
+
+
+def test_a_full_disk_ends_the_run_and_leaves_no_part(jobs, tmp_path, monkeypatch):
+    def full(path, data):
+        with path.open("wb") as file:
+            file.write(data[:2])
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    report = batch.run(jobs("a.txt", "b.txt", "c.txt"), reverse)
+    assert len(report.failures) == 1
+    assert "No space left" in report.failures[0]
+    assert names(tmp_path / "out") == []
+
+
+def test_ctrl_c_while_a_file_is_written_leaves_no_part(tmp_path, monkeypatch):
+    def stopped(path, data):
+        path.touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_bytes", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        files.write_file(tmp_path / "a", b"data")
+    assert names(tmp_path) == []
+
+
+def test_write_file_says_what_the_system_said(tmp_path):
+    (tmp_path / "a").mkdir()
+    with pytest.raises(OutputError, match="a can't be written: Is a directory") as error:
+        files.write_file(tmp_path / "a", b"data")
+    assert error.value.errno == errno.EISDIR
+    assert names(tmp_path) == ["a"]
+
+
+def test_outcomes_are_told_one_by_one(jobs):
+    told = []
+    batch.run(jobs("a.txt", "bad.txt"), reverse, tell=lambda outcome, report: told.append((outcome, report.done)))
+    assert [(type(outcome), done) for outcome, done in told] == [(Outcome, 1), (Outcome, 1)]
+    assert isinstance(told[0][0].job, Job)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_ctrl_c_keeps_what_is_finished_and_the_next_run_goes_on(tmp_path, workers):
+    (tmp_path / "in").mkdir()
+    for number in range(40):
+        Image.fromarray(photo(700, 700, number)).save(tmp_path / "in" / f"{number:02}.bmp")
+    command = [
+        sys.executable, "-m", "sodec", "compress", "in", "-o", "out", "--workers", workers, "--threads", "1",
+        "--weights", str(folder()),
+    ]  # fmt: skip
+    running = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               start_new_session=True)  # fmt: skip
+    while not list((tmp_path / "out").glob("*.sodec")):
+        assert running.poll() is None, running.communicate()
+        time.sleep(0.05)
+    os.killpg(running.pid, signal.SIGINT)  # as a terminal does
+    out, errors = running.communicate(timeout=120)
+    assert running.returncode == 130, (out, errors)
+    assert "goes on from here" in errors
+    assert "Traceback" not in errors
+    finished = names(tmp_path / "out")
+    assert 0 < len(finished) < 40
+    assert all(name.endswith(".sodec") and not name.startswith(".") for name in finished)
+    times = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in finished}
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert f"{len(finished)} were there already" in again.stdout
+    assert len(names(tmp_path / "out")) == 40
+    assert times == {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in finished}
