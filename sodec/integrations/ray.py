@@ -39,8 +39,11 @@ def compress(
         Arguments of `Codec.compress`: quality, target_bpp, max_bytes, ...
     """
     return dataset.map_batches(
-        _Compressor, fn_constructor_args=(codec or {}, options), batch_size=8, concurrency=workers, num_cpus=1
-    )
+        _Compressor, fn_constructor_args=(codec or {}, options), batch_size=8,
+        compute=ray.data.ActorPoolStrategy(size=workers),
+        # Half a core is asked for, so that reading has its share where there are no more cores than workers.
+        num_cpus=0.5,
+    )  # fmt: skip
 
 
 def write(streams: ray.data.Dataset, folder: str | Path) -> list[str]:
