@@ -2,6 +2,7 @@
 # hold instructions that need flags. To be included by each directory that compiles them, since CMake keeps the flags of
 # a file by directory.
 set(SODEC_SOURCES
+  checksum.cpp
   cpu.cpp
   rans/choice.cpp
   rans/decoder.cpp

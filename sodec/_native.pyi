@@ -17,6 +17,9 @@ def cpu() -> _Cpu:
     The environment variable SODEC_CPU forces one by name; `DeviceError` where it can't be served.
     """
 
+def crc32c(data: bytes | bytearray | memoryview) -> int:
+    """CRC-32C of `data`: 0xE3069283 for b"123456789"."""
+
 class Tables:
     """Frequency tables, checked once and never changed; `InvalidTableError` names the table and its fault.
 

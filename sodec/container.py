@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import sections
-from .checksum import crc32c
+from ._native import crc32c
 from .errors import CorruptStreamError, NewerFormatError, PictureTooLargeError, QualityError
 
 MAGIC = b"\x9esd"  # not ASCII, not valid UTF-8: a text file never looks like a stream

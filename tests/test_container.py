@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sodec import container, info
-from sodec.checksum import crc32c
+from sodec._native import crc32c
 from sodec.container import Stream
 from sodec.errors import CorruptStreamError, NewerFormatError, PictureTooLargeError, QualityError, SodecError
 

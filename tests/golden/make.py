@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sodec import _native, container, entropy
-from sodec.checksum import crc32c
+from sodec._native import crc32c
 
 HERE = Path(__file__).parent
 FINGERPRINT = b"\x01\x02\x03"
