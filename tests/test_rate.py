@@ -9,6 +9,7 @@ from tiny import codec, photo
 
 import sodec
 from sodec import rate
+from sodec.container import read
 from sodec.errors import TargetError
 
 PICTURE = photo(512, 384)
@@ -59,7 +60,10 @@ def test_tiles_share_one_target(counted):
     data = codec().compress(photo(1030, 200), max_bytes=2500)
     assert counted["analyse"] == 2
     assert counted["encode"] <= 2 * rate.MAX_PASSES
-    assert 0.98 * 2500 < len(data) <= 2500
+    assert len(data) <= 2500
+    # Within 2 % where the random weights have a quality there, else the last one that fits.
+    following = codec().compress(photo(1030, 200), read(data).quality + 0.5)
+    assert len(data) > 0.98 * 2500 or len(following) > 2500
 
 
 def test_an_impossible_target_says_the_smallest_size():
