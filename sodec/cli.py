@@ -196,6 +196,18 @@ def train(arguments: tuple[str, ...]) -> None:
     run(list(arguments))
 
 
+@main.command()
+@click.argument("checkpoint", type=PathArgument)
+@click.argument("folder", type=PathArgument)
+def export(checkpoint: Path, folder: Path) -> None:
+    """Write a checkpoint of training as a FOLDER of weights, for --weights (extra: train)."""
+    _need("train", "compressai")
+    from .train.export import export as write
+
+    bundle = write(checkpoint, folder)
+    click.echo(f"{folder}: model {bundle.name}, weights {bundle.fingerprint.hex()}")
+
+
 main.add_command(eval_command)
 
 

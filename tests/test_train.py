@@ -12,12 +12,14 @@ import time
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 from tiny import photo
 
 pytest.importorskip("compressai", reason="needs the extra 'train'")
 
 import sodec
+from sodec.cli import main
 from sodec.container import read
 from sodec.errors import TrainingError
 from sodec.models import TINY
@@ -238,6 +240,15 @@ def test_an_exported_model_codes_and_decodes(chain, tmp_path):
     data = codec.compress(photo(100, 70), 60)
     assert codec.decompress(data, output="numpy").shape == (70, 100, 3)
     assert read(data).fingerprint == bundle.fingerprint
+
+
+def test_export_on_the_command_line(chain, tmp_path):
+    done = CliRunner().invoke(main, ["export", str(chain["annealing"]), str(tmp_path / "weights")])
+    assert done.exit_code == 0, done.output
+    assert sodec.Codec(weights=tmp_path / "weights").bundle.fingerprint.hex() in done.output
+    done = CliRunner().invoke(main, ["export", str(tmp_path / "none.pt"), str(tmp_path / "other")])
+    assert done.exit_code == 2
+    assert not (tmp_path / "other").exists()
 
 
 def test_training_goes_on_from_an_exported_model(chain, run, tmp_path):
