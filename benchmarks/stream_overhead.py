@@ -34,9 +34,9 @@ def estimate(codec, data):
     ]
     for payload, (height, width) in zip(stream.payloads, boxes, strict=True):
         rows, columns = -(-height // 16), -(-width // 16)
-        z, y = symbols.decode(codec.coding, payload, stream.quality, rows, columns)
-        bits_z += z_bits(codec.coding.z_tables, z)
-        indexes = symbols.scale_indexes(codec.coding, z, stream.quality, rows, columns)
+        z, y = symbols.decode(codec.bundle.coding, payload, stream.quality, rows, columns)
+        bits_z += z_bits(codec.bundle.coding.z_tables, z)
+        indexes = symbols.scale_indexes(codec.bundle.coding, z, stream.quality, rows, columns)
         scales = np.array(config.scales)[np.where(indexes == symbols.SKIP, 0, indexes)]
         bits_y += -np.log2(np.maximum(mass(y.astype(float), scales), 1e-30)).sum()
     return bits_z, bits_y
