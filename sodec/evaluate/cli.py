@@ -42,7 +42,7 @@ def _listed(of: type[float] | type[str], choices: Sequence[str] = ()) -> Callabl
               help="avif, webp, jpeg, jxl, heic, or a .py file with settings, encode and decode.")  # fmt: skip
 @click.option("--reuse", type=click.Path(path_type=Path, dir_okay=False, exists=True),
               help="rows.json of an earlier run: its codecs are compared with without being run again.")  # fmt: skip
-@click.option("--qualities", default="1,10,25,40,55,70,85,100", show_default=True, callback=_listed(float),
+@click.option("--qualities", default="1,10,25,40,50,60,80,100", show_default=True, callback=_listed(float),
               help="sodec's, 1 to 100.")  # fmt: skip
 @click.option("--metrics", default="psnr,ms_ssim,st_lpips,grid", show_default=True,
               callback=_listed(str, METRIC_NAMES),

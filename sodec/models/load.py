@@ -16,8 +16,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 def load_model(bundle: Bundle, device: torch.device, dtype: torch.dtype) -> SodecModel:
     """The model, ready to run: frozen, channels_last. `WeightsError` names tensors that are missing or do not fit."""
     config = ModelConfig.from_dict(dict(bundle.config))
-    # The weights drawn here are replaced at once. On the device "meta" nothing would be drawn, but its first use imports
-    # 1.5 s of torch, and drawing takes 0.15 s. The caller's random state stays as it was.
+    # The weights drawn here are replaced at once. On the device "meta" nothing would be drawn, but its first use
+    # imports 1.5 s of torch, and drawing takes 0.15 s. The caller's random state stays as it was.
     with torch.random.fork_rng(devices=[]):
         model = SodecModel(config)
     del model.scale_network  # its integers run in the native module
