@@ -64,7 +64,7 @@ def st_lpips(original: Array, decoded: Array) -> float | None:
     _check(original, decoded)
     if min(original.shape[:2]) < ST_LPIPS_SMALLEST:
         return None
-    return _ShiftTolerant.shared().distance(original, decoded)
+    return _shift_tolerant().distance(original, decoded)
 
 
 def grid(original: Array, decoded: Array) -> float | None:
@@ -134,6 +134,42 @@ class Metric:
         return a > b if self.higher_is_better else a < b
 
 
+class _ShiftTolerant:
+    """The network, with the features of the last original kept: they are half of the work, and many decoded
+    pictures are held against one original."""
+
+    def __init__(self) -> None:
+        import torch
+
+        # stlpips-pytorch imports ipython and torchsummary without asking for them.
+        package = require("stlpips_pytorch.stlpips", "st_lpips", "stlpips-pytorch", "ipython", "torchsummary")
+        self.network = package.LPIPS(net="alex", variant="shift_tolerant", verbose=False).eval()
+        # Twice as fast on a CPU, same sums to within rounding.
+        self.network.requires_grad_(False).to(memory_format=torch.channels_last)
+        self.original: Array | None = None
+        self.features: list[Tensor] = []
+
+    def distance(self, original: Array, decoded: Array) -> float:
+        """The package's forward pass, cut between features and comparison."""
+        import torch
+
+        with torch.inference_mode():
+            if self.original is None or not np.array_equal(self.original, original):
+                self.original, self.features = original.copy(), self._features(original)
+            pairs = zip(self.network.lins, self.features, self._features(decoded), strict=True)
+            return sum(float(layer((a - b) ** 2).mean()) for layer, a, b in pairs)
+
+    def _features(self, picture: Array) -> list[Tensor]:
+        """Feature maps of the five layers, each of unit length over its channels."""
+        x = self.network.scaling_layer(_tensor(picture) / 127.5 - 1)
+        return [f / (f.pow(2).sum(1, keepdim=True).sqrt() + 1e-10) for f in self.network.net.forward(x)]
+
+
+@functools.cache
+def _shift_tolerant() -> _ShiftTolerant:
+    return _ShiftTolerant()
+
+
 METRICS = {
     metric.name: metric
     for metric in (
@@ -142,7 +178,7 @@ METRICS = {
             "ms_ssim", "MS-SSIM", True, 3, ms_ssim, needs=lambda: require("pytorch_msssim", "ms_ssim", "pytorch-msssim")
         ),
         Metric("ssimulacra2", "SSIMULACRA2", True, 1, ssimulacra2, True, lambda: require("ssimulacra2", "ssimulacra2")),
-        Metric("st_lpips", "ST-LPIPS alex", False, 3, st_lpips, True, lambda: _ShiftTolerant.shared()),
+        Metric("st_lpips", "ST-LPIPS alex", False, 3, st_lpips, True, _shift_tolerant),
         Metric("lpips_alex", "LPIPS alex", False, 3, lpips_alex, True, lambda: learned.lpips("alex")),
         Metric("lpips_vgg", "LPIPS VGG", False, 3, lpips_vgg, True, lambda: learned.lpips("vgg")),
         Metric("dists", "DISTS", False, 3, dists, True, learned.dists),
@@ -170,42 +206,6 @@ def available(names: Sequence[str]) -> tuple[list[Metric], dict[str, str]]:
         else:
             metrics.append(METRICS[name])
     return metrics, left_out
-
-
-class _ShiftTolerant:
-    """The network, with the features of the last original kept: they are half of the work, and many decoded
-    pictures are held against one original."""
-
-    def __init__(self) -> None:
-        import torch
-
-        # stlpips-pytorch imports ipython and torchsummary without asking for them.
-        package = require("stlpips_pytorch.stlpips", "st_lpips", "stlpips-pytorch", "ipython", "torchsummary")
-        self.network = package.LPIPS(net="alex", variant="shift_tolerant", verbose=False).eval()
-        # Twice as fast on a CPU, same sums to within rounding.
-        self.network.requires_grad_(False).to(memory_format=torch.channels_last)
-        self.original: Array | None = None
-        self.features: list[Tensor] = []
-
-    @staticmethod
-    @functools.lru_cache(maxsize=1)
-    def shared() -> _ShiftTolerant:
-        return _ShiftTolerant()
-
-    def distance(self, original: Array, decoded: Array) -> float:
-        """The package's forward pass, cut between features and comparison."""
-        import torch
-
-        with torch.inference_mode():
-            if self.original is None or not np.array_equal(self.original, original):
-                self.original, self.features = original.copy(), self._features(original)
-            pairs = zip(self.network.lins, self.features, self._features(decoded), strict=True)
-            return sum(float(layer((a - b) ** 2).mean()) for layer, a, b in pairs)
-
-    def _features(self, picture: Array) -> list[Tensor]:
-        """Feature maps of the five layers, each of unit length over its channels."""
-        x = self.network.scaling_layer(_tensor(picture) / 127.5 - 1)
-        return [f / (f.pow(2).sum(1, keepdim=True).sqrt() + 1e-10) for f in self.network.net.forward(x)]
 
 
 def _tensor(picture: Array) -> Tensor:

@@ -18,7 +18,8 @@ class Average:
     def update(self, step: int) -> None:
         """One step further; the first steps count for less, so that the start is soon forgotten."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        values, parameters = list(self.values.values()), list(self.parameters.values())
+        values: list[Tensor] = list(self.values.values())
+        parameters: list[Tensor] = list(self.parameters.values())
         torch._foreach_lerp_(values, parameters, 1 - decay)
 
     def load(self, values: dict[str, Tensor]) -> None:

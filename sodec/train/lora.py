@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from .parts import Parts
@@ -19,6 +21,7 @@ def inject(parts: Parts, rank: int) -> None:
 
 def merge(parts: Parts) -> None:
     """Adds the adapters to the weights and removes them; the UNet is then as it was built."""
+    child: Any
     for module in list(parts.model.unet.modules()):
         for name, child in list(module.named_children()):
             if hasattr(child, "base_layer"):

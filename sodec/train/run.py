@@ -163,7 +163,8 @@ class _Run:
         if plan.adversarial:
             self.critic = Critic(self.parts.model.config.y_channels).to(self.accelerator.device)
             self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), plan.learning_rate, (0.5, 0.99))
-        self.step, self.spent, self.crops = 0, 0.0, None
+        self.step, self.spent = 0, 0.0
+        self.crops: Any = None  # the state of their generator
         if saved is not None:
             self._resume(saved)
         self.objective: Any = self.accelerator.prepare_model(_Objective(self.parts, plan))
