@@ -561,7 +561,7 @@ def test_command_reports_bad_input_by_typed_errors(tmp_path):
     assert call(tmp_path, "--qualities", "1,high").exit_code == 2
 
 
-def test_the_command_is_light_to_import():
+def test_the_command_is_light_to_import(tmp_path):
     code = "import sys, sodec.evaluate.cli; print(*{'torch', 'numpy', 'PIL', 'matplotlib', 'tqdm'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout.split() == []

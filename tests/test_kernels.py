@@ -275,10 +275,13 @@ def test_launch_configurations(monkeypatch):
         launch.table()
 
 
-def test_importing_the_package_loads_neither_torch_nor_triton():
+def test_importing_the_package_loads_neither_torch_nor_triton(tmp_path):
     code = "import json, sys, sodec.kernels; print(json.dumps([m for m in ('torch', 'triton') if m in sys.modules]))"
-    assert json.loads(subprocess.check_output([sys.executable, "-c", code])) == []
+    assert json.loads(subprocess.check_output([sys.executable, "-c", code], cwd=tmp_path)) == []
     code = ("import json, sys, torch; from sodec.kernels import dispatch; dispatch.geglu(torch.ones(2, 4)); "
             "print(json.dumps(['triton' in sys.modules, torch.cuda.is_initialized()]))")  # fmt: skip
     environment = {k: v for k, v in os.environ.items() if k != "SODEC_KERNELS"}
-    assert json.loads(subprocess.check_output([sys.executable, "-c", code], env=environment)) == [False, False]
+    assert json.loads(subprocess.check_output([sys.executable, "-c", code], cwd=tmp_path, env=environment)) == [
+        False,
+        False,
+    ]
