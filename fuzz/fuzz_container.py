@@ -1,0 +1,47 @@
+"""The container on any bytes: a stream, or an error of ours. Nothing else may be raised, and no memory taken first.
+
+pip install atheris
+python fuzz/fuzz_container.py build/streams -max_len=4096 -max_total_time=600    (build/streams: tests/golden/streams/*)
+"""
+
+import sys
+
+import atheris
+
+from sodec import container, info
+from sodec._native import crc32c
+from sodec.errors import SodecError
+
+MAX_PIXELS = 1 << 20  # alpha may take a byte for each
+
+
+def with_short_checks(body: bytes) -> bytes:
+    """The CRC that `body` asks for. Without it hardly an input would get past the first check."""
+    return body + crc32c(body).to_bytes(4, "little")
+
+
+def one(data: bytes) -> None:
+    if data[:1] == container.MAGIC[:1]:
+        data = with_short_checks(data[:-4])
+    for salvage in (False, True):
+        try:
+            stream = container.read(data, MAX_PIXELS, salvage=salvage)
+        except SodecError:
+            continue
+        columns, rows = stream.tiles
+        assert len(stream.payloads) == columns * rows
+        assert stream.alpha is None or stream.alpha.shape == (stream.height, stream.width)
+        if not salvage:
+            assert container.read(container.write(stream), MAX_PIXELS).payloads == stream.payloads
+    try:
+        container.peek(data)
+        found = info.inspect(data)
+        assert sum(found.bytes.values()) == 2 * len(data) == 2 * found.bytes["total"]
+    except SodecError:
+        pass
+
+
+if __name__ == "__main__":
+    atheris.instrument_all()  # the import hook misses packages installed in place
+    atheris.Setup(sys.argv, one)
+    atheris.Fuzz()
