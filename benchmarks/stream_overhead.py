@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 import sodec
-from sodec import container, symbols
+from sodec import container, symbols, tiles
 from sodec.evaluate.run import find_pictures, read_picture
 from sodec.models.config import ModelConfig
 
@@ -26,14 +26,9 @@ def estimate(codec, data):
     stream = container.read(data)
     config = ModelConfig.from_dict(dict(codec.bundle.config))
     bits_z = bits_y = 0.0
-    tile = 1 << stream.tile_log2
-    boxes = [
-        (min(tile, stream.height - top), min(tile, stream.width - left))
-        for top in range(0, stream.height, tile)
-        for left in range(0, stream.width, tile)
-    ]
-    for payload, (height, width) in zip(stream.payloads, boxes, strict=True):
-        rows, columns = -(-height // 16), -(-width // 16)
+    boxes = tiles.grid(stream.width, stream.height, 1 << stream.tile_log2)
+    for payload, box in zip(stream.payloads, boxes, strict=True):
+        rows, columns = box.cells().height, box.cells().width
         z, y = symbols.decode(codec.bundle.coding, payload, stream.quality, rows, columns)
         bits_z += z_bits(codec.bundle.coding.z_tables, z)
         indexes = symbols.scale_indexes(codec.bundle.coding, z, stream.quality, rows, columns)

@@ -15,14 +15,14 @@ from sodec.errors import SodecError
 MAX_PIXELS = 1 << 20  # alpha may take a byte for each
 
 
-def with_short_checks(body: bytes) -> bytes:
+def with_crc(body: bytes) -> bytes:
     """The CRC that `body` asks for. Without it hardly an input would get past the first check."""
     return body + crc32c(body).to_bytes(4, "little")
 
 
 def one(data: bytes) -> None:
     if data[:1] == container.MAGIC[:1]:
-        data = with_short_checks(data[:-4])
+        data = with_crc(data[:-4])
     for salvage in (False, True):
         try:
             stream = container.read(data, MAX_PIXELS, salvage=salvage)

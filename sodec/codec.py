@@ -70,7 +70,6 @@ class Codec:
         self.engine = Engine(
             load_model(self.bundle, self.device, self.dtype), self.bundle.coding, self.device, self.dtype
         )
-
         self.lost: list[Region] = []
 
     @property

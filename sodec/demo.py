@@ -59,12 +59,11 @@ def _listed(times: dict[str, float]) -> str:
 
 
 def _metrics(a: np.ndarray, b: np.ndarray) -> str:
-    error = np.mean((a.astype(np.float64) - b) ** 2)
-    psnr = 10 * np.log10(255**2 / error) if error else float("inf")
-    try:
-        from .evaluate.metrics import ms_ssim
+    from .evaluate.metrics import ms_ssim, psnr
 
+    decibels = f"PSNR {psnr(a, b):.2f} dB"
+    try:
         structure = ms_ssim(a, b)
     except ImportError:
-        return f"PSNR {psnr:.2f} dB (MS-SSIM: pip install 'sodec[eval]')"
-    return f"PSNR {psnr:.2f} dB" + ("" if structure is None else f", MS-SSIM {structure:.4f}")
+        return f"{decibels} (MS-SSIM: pip install 'sodec[eval]')"
+    return decibels + ("" if structure is None else f", MS-SSIM {structure:.4f}")

@@ -92,4 +92,4 @@ def test_entropy_for_your_model(capsys):
     runpy.run_path(str(path))
     out = capsys.readouterr().out
     size, theirs = (int(part.split()[-1]) for part in (out.split(" bytes")[0], out.split(";")[0]))
-    assert size <= 1.006 * theirs  # the states of its lanes, and 16 bits of precision
+    assert size <= 1.006 * theirs  # the states of its lanes
