@@ -322,6 +322,23 @@ def test_perceptual_term_rewards_likeness():
     assert losses.structure(x * 0.2, x).min() > 0.1
 
 
+def test_structure_follows_ms_ssim():
+    pytorch_msssim = pytest.importorskip("pytorch_msssim")
+    x = torch.nn.functional.interpolate(torch.rand(1, 3, 24, 24), 192, mode="bilinear")
+    for noise in (0.01, 0.05, 0.2):
+        y = x + noise * torch.randn_like(x)
+        expected = -pytorch_msssim.ms_ssim(x, y, data_range=1.0).log()
+        assert losses.structure(y, x).item() == pytest.approx(expected.item(), rel=0.5)
+
+
+def test_lattice_sees_a_phase_and_no_even_shift():
+    x = torch.rand(2, 3, 32, 32)
+    assert losses.lattice(x + 0.1, x).max() < 1e-6
+    y = x.clone()
+    y[:, :, 1::4, 2::4] += 4 / 255
+    assert losses.lattice(y, x).tolist() == pytest.approx([15 / 16 / 16 * 16] * 2, rel=1e-3)
+
+
 def test_crops_are_drawn_from_the_pictures_and_resume(data, tmp_path):
     pictures = load_pictures(data, tmp_path)
     crops = Crops(pictures, 0)
@@ -371,7 +388,8 @@ def test_the_learned_perceptual_term_reaches_the_weights():
 
     x = torch.rand(2, 3, 96, 96, requires_grad=True)
     loss = make_perceptual(crops=1, size=64)(x, torch.rand(2, 3, 96, 96))
-    loss.backward()
+    assert loss.shape == (1,)
+    loss.sum().backward()
     assert loss > 0
     assert torch.isfinite(x.grad).all()
     assert x.grad.abs().sum() > 0

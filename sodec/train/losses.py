@@ -10,13 +10,19 @@ from torch import Tensor
 
 from ..models import ModelConfig
 
-LAMBDA_LOW, LAMBDA_HIGH = 0.0002, 0.015  # weight of 255^2 MSE against bits per pixel, at qualities 1 and 100
+LAMBDA_LOW, LAMBDA_HIGH = 0.0002, 0.025  # weight of 255^2 MSE against bits per pixel, at qualities 1 and 100
+SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of MS-SSIM
 
 
 def lambdas(quality: Tensor) -> Tensor:
-    """Log-linear in quality, (B,)."""
+    """The weight of the squared error: (B,)."""
+    return log_linear(quality, LAMBDA_LOW, LAMBDA_HIGH)
+
+
+def log_linear(quality: Tensor, low: float, high: float) -> Tensor:
+    """From `low` at quality 1 to `high` at 100 in equal ratios: (B,)."""
     share = (quality - 1) / 99
-    return torch.exp(math.log(LAMBDA_LOW) * (1 - share) + math.log(LAMBDA_HIGH) * share)
+    return torch.exp(math.log(low) * (1 - share) + math.log(high) * share)
 
 
 def gaussian_bits(residual: Tensor, index: Tensor, config: ModelConfig) -> Tensor:
@@ -40,18 +46,36 @@ def squared_error(x: Tensor, target: Tensor) -> Tensor:
     return ((x.float() - target) * 255).square().mean((1, 2, 3))
 
 
-def structure(x: Tensor, target: Tensor, levels: int = 3) -> Tensor:
-    """1 - contrast and structure of SSIM (Wang et al., 2004), averaged over a pyramid of 8x8 boxes: (B,).
+def structure(x: Tensor, target: Tensor) -> Tensor:
+    """-log MS-SSIM, with 8x8 boxes every second pixel in place of Gaussian windows: (B,).
 
-    The cheap perceptual term: MSE alone blurs what this keeps, the local contrast.
+    Five scales and their weights as Wang, Simoncelli and Bovik (2003); a picture too small for all has fewer. MSE alone
+    blurs what this keeps, the local contrast.
     """
     total = torch.zeros(len(x), device=x.device)
     a, b = x.float(), target
-    for _ in range(levels):
-        mean_a, mean_b = F.avg_pool2d(a, 8, 2), F.avg_pool2d(b, 8, 2)
-        var_a = F.avg_pool2d(a * a, 8, 2) - mean_a**2
-        var_b = F.avg_pool2d(b * b, 8, 2) - mean_b**2
-        cov = F.avg_pool2d(a * b, 8, 2) - mean_a * mean_b
-        total = total + (1 - (2 * cov + 9e-4) / (var_a + var_b + 9e-4)).mean((1, 2, 3))
+    levels = sum(min(a.shape[-2:]) >> i >= 8 for i in range(len(SCALE_WEIGHTS)))
+    for level, weight in enumerate(SCALE_WEIGHTS[:levels]):
+        mean_a, mean_b = _boxes(a), _boxes(b)
+        var_a, var_b = _boxes(a * a) - mean_a**2, _boxes(b * b) - mean_b**2
+        cov = _boxes(a * b) - mean_a * mean_b
+        likeness = (2 * cov + 9e-4) / (var_a + var_b + 9e-4)
+        if level == levels - 1:
+            likeness = likeness * (2 * mean_a * mean_b + 1e-4) / (mean_a**2 + mean_b**2 + 1e-4)
+        total = total - weight * likeness.mean((1, 2, 3)).clamp_min(0.01).log()
         a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
-    return total / levels
+    return total / sum(SCALE_WEIGHTS[:levels])
+
+
+def _boxes(x: Tensor) -> Tensor:
+    """Means of 8x8 boxes every second pixel, in two passes."""
+    return F.avg_pool2d(F.avg_pool2d(x, 2), 4, 1)
+
+
+def lattice(x: Tensor, target: Tensor) -> Tensor:
+    """255^2 times the squared mean error of each of the 4x4 phases that the last shuffle lays side by side: (B,).
+
+    A bias of a phase is a lattice over the whole picture, worth little to MSE and much to the eye.
+    """
+    phases = F.pixel_unshuffle((x.float() - target) * 255, 4).mean((2, 3)).unflatten(1, (3, 16))
+    return (phases - phases.mean(2, keepdim=True)).square().mean((1, 2))

@@ -11,7 +11,7 @@ from torch import Tensor
 def make_perceptual(
     crops: int = 2, size: int = 96, device: torch.device | str = "cpu"
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """Shift-tolerant LPIPS (Ghildyal and Liu, ECCV 2022) of the first `crops` pictures' corners: a scalar.
+    """Shift-tolerant LPIPS (Ghildyal and Liu, ECCV 2022) of the first `crops` pictures' corners: (crops,).
 
     A few small crops, because one evaluation costs as much as the codec's own step.
     """
@@ -23,6 +23,6 @@ def make_perceptual(
         top, left = (int(torch.randint(0, side - size + 1, ())) for side in x.shape[-2:])
         a, b = (picture[:crops, :, top : top + size, left : left + size].float() * 2 - 1 for picture in (x, target))
         with torch.autocast(x.device.type, dtype=torch.bfloat16):
-            return network(a, b).float().mean()
+            return network(a, b).float().flatten()
 
     return distance

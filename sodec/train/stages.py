@@ -14,13 +14,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .adversary import generator_loss
-from .losses import LAMBDA_HIGH, LAMBDA_LOW, lambdas, squared_error, structure
+from .losses import LAMBDA_HIGH, LAMBDA_LOW, lambdas, lattice, log_linear, squared_error, structure
 from .parts import Parts
 
-LAMBDA_MIDDLE = math.sqrt(LAMBDA_LOW * LAMBDA_HIGH)
-STRUCTURE = 0.15  # weight of the structure term of the final picture
-PERCEPTUAL = 0.5  # weight of ST-LPIPS, on the steps that have it
-PERCEPTUAL_EVERY = 4
+LAMBDA_MIDDLE, QUALITY_MIDDLE = math.sqrt(LAMBDA_LOW * LAMBDA_HIGH), 50.5
+# Weights against bits per pixel, at qualities 1 and 100. A fall of each term was worth about three times this in bits on
+# Kodak before it was penalised so: the terms share what lambda gave to squared error alone.
+STRUCTURE = (0.15, 2.4)  # of -log MS-SSIM
+PERCEPTUAL = (0.28, 5.6)  # of ST-LPIPS, on the steps that have it
+PERCEPTUAL_EVERY = 2
+LATTICE = 50.0  # of the lattice, against other squared error
+ERROR, ERROR_FIDELITY = 0.25, 0.15  # shares of squared error, of the final and of the fidelity picture
 ADVERSARIAL = 0.02  # weight of the critic's term
 
 Perceptual = Callable[[Tensor, Tensor], Tensor]
@@ -68,7 +72,7 @@ def autoencoder(parts: Parts, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     error = squared_error(x, batch.x)
     batch.decoded = (x.detach(), None)
     loss = LAMBDA_MIDDLE * error.mean() + 0.005 * latent.square().mean()
-    loss = loss + _perception(x, batch)
+    loss = loss + _appearance(x, batch, torch.full_like(batch.quality, QUALITY_MIDDLE))
     return loss, {"mse": error.mean(), "latent": latent.std()}
 
 
@@ -108,7 +112,8 @@ def warm_up(parts: Parts, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     batch.decoded = (x.detach(), coded.y_hat)
     error = squared_error(x, batch.x)
     weight = lambdas(batch.quality)
-    loss = (weight * error * _balance(weight)).mean() + _perception(x, batch) + 0.05 * F.mse_loss(clean, latent)
+    loss = (weight * error * _balance(weight)).mean()
+    loss = loss + _appearance(x, batch, batch.quality) + 0.05 * F.mse_loss(clean, latent)
     return loss, {"mse": error.mean(), "mse_f": squared_error(fidelity, batch.x).mean()}
 
 
@@ -120,8 +125,8 @@ def annealing(parts: Parts, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     batch.decoded = (x.detach(), coded.y_hat.detach())
     error, error_f = squared_error(x, batch.x), squared_error(fidelity, batch.x)
     weight = lambdas(batch.quality)
-    distortion = weight * (0.75 * error + 0.25 * error_f)
-    loss = ((coded.bpp + distortion) * _balance(weight)).mean() + _perception(x, batch)
+    distortion = weight * (ERROR * (error + LATTICE * lattice(x, batch.x)) + ERROR_FIDELITY * error_f)
+    loss = ((coded.bpp + distortion) * _balance(weight)).mean() + _appearance(x, batch, batch.quality)
     values = {"bpp": coded.bpp.mean(), "mse": error.mean(), "mse_f": error_f.mean()}
     if batch.critic is not None:
         values["deceit"] = generator_loss(batch.critic(x, coded.y_hat.detach()))
@@ -140,7 +145,8 @@ STAGES: dict[str, Stage] = {
     # The paper freezes D_m, Stable Diffusion's. Ours is trained for minutes: on E_m's own latents it left a squared
     # error of 230, more than the coding did, so it learns on.
     "annealing": Stage(annealing, (*CODING, *DIFFUSION, "latent_decoder"), 5e-4, 0.6, (40.0, 1.0)),
-    "finish": Stage(annealing, (*CODING, *DIFFUSION, "latent_decoder"), 4e-4, 0.0, perceptual=True),
+    # The ViT learns on as well: frozen after its few minutes in the denoiser's stage, its tokens made no difference.
+    "finish": Stage(annealing, (*CODING, *DIFFUSION, "vit", "latent_decoder"), 4e-4, 0.0, perceptual=True),
     # the decoder side alone: a critic must not change what is sent
     "adversarial": Stage(annealing, (*DIFFUSION, "latent_decoder"), 1e-4, 0.0, perceptual=True, adversarial=True),
 }
@@ -164,6 +170,11 @@ def _balance(weight: Tensor) -> Tensor:
     return (LAMBDA_MIDDLE / weight).sqrt()
 
 
-def _perception(x: Tensor, batch: Batch) -> Tensor:
-    loss = STRUCTURE * structure(x, batch.x).mean()
-    return loss if batch.perceptual is None else loss + PERCEPTUAL * batch.perceptual(x, batch.x)
+def _appearance(x: Tensor, batch: Batch, quality: Tensor) -> Tensor:
+    """The terms that see more than squared error does, weighted for the quality and balanced as the rest."""
+    balance = _balance(lambdas(quality))
+    loss = (log_linear(quality, *STRUCTURE) * balance * structure(x, batch.x)).mean()
+    if batch.perceptual is not None:
+        distance = batch.perceptual(x, batch.x)  # of the first few pictures
+        loss = loss + ((log_linear(quality, *PERCEPTUAL) * balance)[: len(distance)] * distance).mean()
+    return loss
