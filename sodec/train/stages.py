@@ -18,8 +18,8 @@ from .losses import LAMBDA_HIGH, LAMBDA_LOW, lambdas, lattice, log_linear, squar
 from .parts import Parts
 
 LAMBDA_MIDDLE, QUALITY_MIDDLE = math.sqrt(LAMBDA_LOW * LAMBDA_HIGH), 50.5
-# Weights against bits per pixel, at qualities 1 and 100. A fall of each term was worth about three times this in bits on
-# Kodak before it was penalised so: the terms share what lambda gave to squared error alone.
+# Weights against bits per pixel, at qualities 1 and 100. On Kodak, before they were penalised so, a fall of each term
+# was worth about three times this in bits: the terms share what lambda gave to squared error alone.
 STRUCTURE = (0.15, 2.4)  # of -log MS-SSIM
 PERCEPTUAL = (0.28, 5.6)  # of ST-LPIPS, on the steps that have it
 PERCEPTUAL_EVERY = 2
