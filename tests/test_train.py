@@ -4,10 +4,12 @@ pytest tests/test_train.py
 """
 
 import json
+import math
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from sodec.cli import main
 from sodec.container import read
 from sodec.errors import TrainingError
 from sodec.models import TINY
+from sodec.models.scale_network import ScaleNetwork, bounded
 from sodec.train import losses
 from sodec.train.average import Average
 from sodec.train.checkpoint import parts_of
@@ -251,6 +254,42 @@ def test_export_on_the_command_line(chain, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+def test_an_export_that_fails_leaves_the_weights_there_were(chain, tmp_path, monkeypatch):
+    before = export(chain["warm-up"], tmp_path)
+    whole, written = Path.write_bytes, []
+
+    def full(path, content):
+        written.append(path)
+        if len(written) == 3:
+            raise OSError(28, "No space left on device", str(path))
+        return whole(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        export(chain["annealing"], tmp_path)
+    assert sodec.Codec(weights=tmp_path).bundle.fingerprint == before.fingerprint
+    assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.slow
+def test_all_stages_as_one_command_in_pieces(data, tmp_path):
+    """Ends with weights that the codec reads, the same whether it ran at once or was stopped on the way."""
+    pytest.importorskip("stlpips_pytorch")
+    command = ["train", "all", "--data", data, "--model", "tiny", "--batch", 2, "--size", 64, "--steps", 20]
+    printed = {}
+    for name, stopped in (("whole", 0), ("pieces", 2)):
+        for limit in [0.0001] * stopped + [60]:
+            arguments = [*map(str, [*command, "--out", tmp_path / name, "--max-minutes", limit])]
+            done = CliRunner().invoke(main, arguments)
+            assert done.exit_code == 0, done.output
+            printed[name] = Path(done.stdout.splitlines()[-1])
+            assert printed[name].name == ("weights" if limit == 60 else "compression.pt")
+    codecs = [sodec.Codec(weights=path) for path in printed.values()]
+    assert codecs[0].bundle.fingerprint == codecs[1].bundle.fingerprint
+    data = codecs[0].compress(photo(100, 70), 60)
+    assert codecs[1].decompress(data, output="numpy").shape == (70, 100, 3)
+
+
 def test_training_goes_on_from_an_exported_model(chain, run, tmp_path):
     export(chain["annealing"], tmp_path / "weights")
     before, after = parameters(chain["annealing"]), restore(tmp_path / "weights").state_dict()
@@ -303,6 +342,33 @@ def test_lambdas_and_learning_rate():
     assert learning_rate(plan, 0, 0) == pytest.approx(plan.learning_rate / 100)
     assert learning_rate(plan, 1000, 0) == pytest.approx(plan.learning_rate)
     assert learning_rate(plan, 1000, 1) == pytest.approx(plan.learning_rate * plan.final)
+
+
+def test_a_bound_lets_the_gradient_lead_back_only():
+    x = torch.tensor([-2.0, -2.0, 0.5, 9.0, 9.0], requires_grad=True)
+    bound = bounded(x, 0.0, 8.0)
+    assert bound.tolist() == [0, 0, 0.5, 8, 8]
+    bound.backward(torch.tensor([1.0, -1.0, 1.0, 1.0, -1.0]))
+    assert x.grad.tolist() == [0, -1, 1, 1, 0]
+
+
+@pytest.mark.parametrize("start", [14.0, -50.0])
+def test_scales_come_to_follow_z_even_from_beyond_the_table(start):
+    torch.manual_seed(0)
+    network = ScaleNetwork(TINY)
+    torch.nn.init.constant_(network.layers[-1].bias, start)
+    optimizer = torch.optim.Adam(network.parameters(), 0.02)
+    z = torch.tensor([-2.0, 2.0])[:, None, None, None].repeat(1, TINY.z_channels, 2, 2)
+    deviation = torch.tensor([0.3, 6.0])[:, None, None, None]
+    for _ in range(400):
+        residual = deviation * torch.randn(2, TINY.y_channels, 8, 8)
+        loss = losses.gaussian_bits(residual, network(z), TINY).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    low, high = network(z).mean((1, 2, 3)).tolist()
+    wanted = [math.log(scale / TINY.scale_min) / TINY.scale_step for scale in (0.3, 6.0)]
+    assert [low, high] == pytest.approx(wanted, abs=4)
 
 
 def test_gaussian_bits_are_those_of_the_tables():

@@ -7,7 +7,7 @@ activations are uint8 in units of 1/32, weights int8 per output channel, the res
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -43,10 +43,12 @@ class ScaleNetwork(nn.Module):
              conv(64, config.y_channels, 1)]
         )  # fmt: skip
         self.upsample = (1, 2, 2, 1)
-        last = self._convolutions()[-1]
-        assert last.bias is not None
+        *hidden, last = self._convolutions()
         with torch.no_grad():
-            last.bias.fill_(14.0)  # near scale 0.5 before the gain
+            for layer in hidden:
+                _bias(layer).add_(1.0)  # within the activations' range, which ends at 0 and at 8
+                layer.weight.mul_(1.7)  # so that what z says is as loud behind a layer as before it
+            _bias(last).fill_(14.0)  # near scale 0.5 before the gain
             last.weight.mul_(4.0)
 
     def _convolutions(self) -> list[nn.Conv2d]:
@@ -54,12 +56,12 @@ class ScaleNetwork(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         with torch.autocast(z.device.type, enabled=False):
-            x = z.float().clamp(-ZERO_POINT, 255 - ZERO_POINT)
+            x = bounded(z.float(), -ZERO_POINT, 255 - ZERO_POINT)
             for number, layer in enumerate(self._convolutions()):
                 x = F.conv2d(x, _quantised(layer.weight), layer.bias, padding=layer.padding)
                 if number == len(self.layers) - 1:
                     return _rounded(x, INDEX_UNIT)
-                x = _rounded(x, ACTIVATION_UNIT).clamp(0, 255 * ACTIVATION_UNIT)
+                x = bounded(_rounded(x, ACTIVATION_UNIT), 0, 255 * ACTIVATION_UNIT)
                 if self.upsample[number] == 2:
                     x = F.pixel_shuffle(x, 2)
         raise AssertionError("a scale network has layers")
@@ -95,6 +97,35 @@ class ScaleNetwork(nn.Module):
             )
             unit = out_unit
         return layers
+
+
+class _Bounded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, low: float, high: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.bounds = low, high
+        return x.clamp(low, high)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (x,), (low, high) = ctx.saved_tensors, ctx.bounds
+        kept = ((x >= low) | (gradient < 0)) & ((x <= high) | (gradient > 0))
+        return gradient * kept, None, None
+
+
+def bounded(x: Tensor, low: float, high: float) -> Tensor:
+    """x within low..high; outside, the gradient passes only where it leads back.
+
+    With a plain clamp a unit once outside learns no more, and the index of a channel that is not coded drifts away
+    without end: the first weights of lite died so, 98 of 128 channels for good and the scales of all others constant.
+    """
+    bound: Tensor = _Bounded.apply(x, low, high)
+    return bound
+
+
+def _bias(layer: nn.Conv2d) -> nn.Parameter:
+    assert layer.bias is not None
+    return layer.bias
 
 
 def _units(weight: Tensor) -> Tensor:

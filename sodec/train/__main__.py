@@ -1,4 +1,4 @@
-"""`python -m sodec.train STAGE --data FOLDER --out FOLDER --steps N`: one stage of training, or a piece of it."""
+"""`sodec train STAGE --data FOLDER --out FOLDER --minutes N`: one stage of training or a piece of it, or all stages."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from .recipe import train_all
 from .run import CONFIGS, train
 from .stages import STAGES
 
@@ -15,7 +16,7 @@ from .stages import STAGES
 def main(arguments: list[str] | None = None) -> None:
     """Parses the command line and trains."""
     parser = argparse.ArgumentParser("sodec train", description=__doc__)
-    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("stage", choices=(*STAGES, "all"), help="all: one after the other, then OUT/weights")
     parser.add_argument("--data", type=Path, required=True, help="folder of pictures, or of tar shards of them")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints and logs")
     parser.add_argument("--cache", type=Path, help="folder of the decoded pixels (default: OUT/pixels)")
@@ -23,7 +24,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--start", type=Path, nargs="*", default=(), help="checkpoints of earlier stages, or a folder of weights"
     )
-    parser.add_argument("--steps", type=int, help="length of the stage in steps ...")
+    parser.add_argument("--steps", type=int, help="length in steps ...")
     parser.add_argument("--minutes", type=float, help="... or in minutes of this machine")
     parser.add_argument("--max-minutes", type=float, default=math.inf, help="stop early; the same command goes on")
     parser.add_argument("--batch", type=int, default=8, help="crops a step, on each process")
@@ -42,7 +43,13 @@ def main(arguments: list[str] | None = None) -> None:
     options["cache"] = options["cache"] or options["out"] / "pixels"
     options["progress"] = True
     options |= {"start": tuple(options["start"]), "exclude": frozenset(options["exclude"])}
-    print(train(options.pop("stage"), options.pop("data"), options.pop("cache"), options.pop("out"), **options))
+    stage, data, cache, out = (options.pop(name) for name in ("stage", "data", "cache", "out"))
+    if stage != "all":
+        print(train(stage, data, cache, out, **options))
+        return
+    if options.pop("start"):
+        parser.error("--start is for one stage: 'all' starts from nothing")
+    print(train_all(data, cache, out, **options))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from .. import weights
 from ..container import QUALITY_STEPS
@@ -27,10 +27,9 @@ def export(path: Path, folder: Path) -> weights.Bundle:
     Beside them goes train.safetensors, not needed by the codec nor part of the fingerprint: see `restore`.
     """
     parts, _ = checkpoint.parts_of(path)
-    bundle = weights.write(folder, parts.model.config.to_dict(), coding(parts), networks(parts))
-    kept = {name: value for name, value in parts.state_dict().items() if name.startswith(ONLY_TRAINING)}
-    save_file({name: value.contiguous() for name, value in kept.items()}, folder / TRAINING_FILE)
-    return bundle
+    kept = {n: value.contiguous() for n, value in parts.state_dict().items() if n.startswith(ONLY_TRAINING)}
+    extra = {TRAINING_FILE: save(kept)}
+    return weights.write(folder, parts.model.config.to_dict(), coding(parts), networks(parts), extra)
 
 
 def restore(folder: Path) -> Parts:

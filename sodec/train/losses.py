@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..models import ModelConfig
+from ..models.scale_network import bounded
 
 LAMBDA_LOW, LAMBDA_HIGH = 0.0002, 0.025  # weight of 255^2 MSE against bits per pixel, at qualities 1 and 100
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of MS-SSIM
@@ -31,9 +32,7 @@ def gaussian_bits(residual: Tensor, index: Tensor, config: ModelConfig) -> Tenso
     -log2(Phi((|x| + 1/2)/s) - Phi((|x| - 1/2)/s)) per element, elements summed per picture: (B,). The noise
     stands for rounding (Balle et al., ICLR 2018). Below index 0 the table is SKIP; its scale is the bound.
     """
-    low, high = 0.0, float(config.scale_count - 1)
-    # outside the table the gradient passes only where it leads back
-    index = index + (index.detach().clamp(low, high) - index.detach())
+    index = bounded(index, 0.0, config.scale_count - 1.0)
     scale = config.scale_min * torch.exp(config.scale_step * index)
     x = (residual + torch.rand_like(residual) - 0.5).abs()
     upper = torch.special.ndtr((0.5 - x) / scale)
@@ -77,5 +76,5 @@ def lattice(x: Tensor, target: Tensor) -> Tensor:
 
     A bias of a phase is a lattice over the whole picture, worth little to MSE and much to the eye.
     """
-    phases = F.pixel_unshuffle((x.float() - target) * 255, 4).mean((2, 3)).unflatten(1, (3, 16))
+    phases = F.pixel_unshuffle((x.float() - target) * 255, 4).mean((2, 3)).reshape(len(x), 3, 16)
     return (phases - phases.mean(2, keepdim=True)).square().mean((1, 2))

@@ -21,6 +21,12 @@ class Coded(NamedTuple):
     y_hat: Tensor  # (B, Cy, h, w)
     z_hat: Tensor  # (B, Cz, h/4, w/4)
     bpp: Tensor  # (B,)
+    z_bpp: Tensor  # (B,), the hyper latent's part of it
+    kept: Tensor  # (B,), share of y that is coded and not SKIP
+
+    def values(self) -> dict[str, Tensor]:
+        """For the log. A hyper latent of no bits or a share that stays small says that the coding is not learning."""
+        return {"bpp": self.bpp.mean(), "z_bpp": self.z_bpp.mean(), "kept": self.kept.mean()}
 
 
 class Parts(nn.Module):
@@ -67,8 +73,10 @@ class Parts(nn.Module):
         residual = (y - mean) * gain
         kept = index.detach() >= 0.5  # index 0 is SKIP
         symbols = _straight_through(residual, torch.round(residual) * kept)
-        bits = gaussian_bits(residual, index, config) + prior_bits(self.prior, z)
-        return Coded(symbols / gain + mean, z_hat, bits / (x.shape[-2] * x.shape[-1]))
+        pixels = x.shape[-2] * x.shape[-1]
+        z_bpp = prior_bits(self.prior, z) / pixels
+        bpp = gaussian_bits(residual, index, config) / pixels + z_bpp
+        return Coded(symbols / gain + mean, z_hat, bpp, z_bpp, kept.float().mean((1, 2, 3)))
 
 
 def _straight_through(x: Tensor, rounded: Tensor) -> Tensor:

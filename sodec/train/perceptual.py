@@ -20,8 +20,9 @@ def make_perceptual(
     network = stlpips.LPIPS(net="vgg", variant="shift_tolerant", verbose=False).eval().requires_grad_(False).to(device)
 
     def distance(x: Tensor, target: Tensor) -> Tensor:
-        top, left = (int(torch.randint(0, side - size + 1, ())) for side in x.shape[-2:])
-        a, b = (picture[:crops, :, top : top + size, left : left + size].float() * 2 - 1 for picture in (x, target))
+        side = min(size, *x.shape[-2:])
+        top, left = (int(torch.randint(0, whole - side + 1, ())) for whole in x.shape[-2:])
+        a, b = (picture[:crops, :, top : top + side, left : left + side].float() * 2 - 1 for picture in (x, target))
         with torch.autocast(x.device.type, dtype=torch.bfloat16):
             return network(a, b).float().flatten()
 

@@ -189,7 +189,7 @@ class _Run:
             self.crops = saved["random"][own]["crops"]
         self.touched, self.step, self.spent = set(saved["touched"]), saved["step"], saved["spent"]
 
-    def save(self, crops: Any) -> None:
+    def save(self, crops: Any, finished: bool = False) -> None:
         """All processes take part, the first writes."""
         random = gather_object([{"torch": torch.get_rng_state(), "crops": crops}])
         if self.accelerator.is_main_process:
@@ -199,6 +199,7 @@ class _Run:
                 "critic": self.critic.state_dict() if self.critic is not None else None,
                 "critic_optimizer": self.critic_optimizer.state_dict() if self.critic is not None else None,
                 "touched": sorted(self.touched), "step": self.step, "spent": self.spent,
+                "finished": finished,
                 "config": self.parts.model.config.to_dict(),
             })  # fmt: skip
         self.accelerator.wait_for_everyone()
@@ -278,7 +279,7 @@ def _loop(
             report.step(run.step - 1, run.spent, progress, speed, values)
             if (run.step - 1) % (20 * LOG_EVERY) == 0 and batch.decoded is not None:
                 report.pictures(run.step - 1, batch.x, batch.decoded[0])
-    run.save(ahead.state)
+    run.save(ahead.state, finished=progress >= 1)
 
 
 def _agreed(accelerator: Accelerator, *values: Any) -> tuple[Any, ...]:

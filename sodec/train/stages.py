@@ -99,7 +99,7 @@ def compression(parts: Parts, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     batch.decoded = (fidelity.detach(), coded.y_hat.detach())
     weight = lambdas(batch.quality)
     loss = ((coded.bpp + weight * error) * _balance(weight)).mean()
-    return loss, {"bpp": coded.bpp.mean(), "mse_f": error.mean()}
+    return loss, {**coded.values(), "mse_f": error.mean()}
 
 
 def warm_up(parts: Parts, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -127,7 +127,7 @@ def annealing(parts: Parts, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     weight = lambdas(batch.quality)
     distortion = weight * (ERROR * (error + LATTICE * lattice(x, batch.x)) + ERROR_FIDELITY * error_f)
     loss = ((coded.bpp + distortion) * _balance(weight)).mean() + _appearance(x, batch, batch.quality)
-    values = {"bpp": coded.bpp.mean(), "mse": error.mean(), "mse_f": error_f.mean()}
+    values = {**coded.values(), "mse": error.mean(), "mse_f": error_f.mean()}
     if batch.critic is not None:
         values["deceit"] = generator_loss(batch.critic(x, coded.y_hat.detach()))
         loss = loss + ADVERSARIAL * values["deceit"]

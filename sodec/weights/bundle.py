@@ -13,6 +13,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -117,23 +118,44 @@ def bundled_models() -> list[str]:
     return sorted(path.parent.name for path in BUNDLED.glob(f"*/{DESCRIPTION}"))
 
 
-def write(folder: Path, config: Mapping[str, Any], coding: Coding, networks: Mapping[str, np.ndarray]) -> Bundle:
+def write(
+    folder: Path,
+    config: Mapping[str, Any],
+    coding: Coding,
+    networks: Mapping[str, np.ndarray],
+    extra: Mapping[str, bytes] = MappingProxyType({}),
+) -> Bundle:
     """Writes a folder of weights; networks are cut into files of at most `MAX_FILE_BYTES`. An old one is replaced.
 
-    model.json is written last, so an interrupted export leaves a folder that says so when it is opened.
+    All is written beside the old files before the first is replaced, model.json last: an interrupted export leaves the
+    old weights whole, or, in the moment of renaming, a folder that says that it is not.
+
+    Parameters
+    ----------
+    config, coding, networks
+        What the codec reads.
+    extra
+        Contents of files that it does not read, by name: not part of the fingerprint.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / DESCRIPTION).unlink(missing_ok=True)
-    for old in folder.glob("*.safetensors"):
-        old.unlink()
     contents = {CODING_FILE: save_arrays(_coding_arrays(coding))}
     for number, shard in enumerate(_shards(networks), 1):
         contents[f"network-{number}.safetensors"] = save_arrays(shard)
     sums = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
-    for name, data in contents.items():
-        (folder / name).write_bytes(data)
     description = {"format": FORMAT, "fingerprint": _fingerprint(sums).hex(), "config": dict(config), "files": sums}
-    (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+    contents |= {**extra, DESCRIPTION: (json.dumps(description, indent=2) + "\n").encode()}
+    try:
+        for name, data in contents.items():
+            (folder / f"{name}.partial").write_bytes(data)
+    except BaseException:
+        for name in contents:
+            (folder / f"{name}.partial").unlink(missing_ok=True)
+        raise
+    (folder / DESCRIPTION).unlink(missing_ok=True)
+    for old in folder.glob("*.safetensors"):
+        old.unlink()
+    for name in contents:
+        (folder / f"{name}.partial").replace(folder / name)
     return _open(folder)
 
 
