@@ -123,7 +123,7 @@ def bounded(x: Tensor, low: float, high: float) -> Tensor:
     return bound
 
 
-def _bias(layer: nn.Conv2d) -> nn.Parameter:
+def _bias(layer: nn.Conv2d) -> Tensor:
     assert layer.bias is not None
     return layer.bias
 
