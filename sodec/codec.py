@@ -97,8 +97,8 @@ class Codec:
         quality
             1 (smallest) to 100, in steps of 0.5; 50 unless a target is given.
         target_bpp, max_bytes
-            Instead of a quality: bits per pixel of the whole stream, or its bytes. The highest quality that stays
-            within is searched with one analysis and at most 8 entropy passes, fewer once it is within 2 % below.
+            Instead of a quality: bits per pixel of the whole stream, or its bytes. The finest coding that stays
+            within is searched with one analysis and at most 8 entropy passes, and ends within 2 % below.
         first_frame
             Takes the first frame of an animation, which is refused otherwise.
         metadata

@@ -1,4 +1,4 @@
-"""A picture to a stream: tile by tile, at one quality or at the highest one that fits a size."""
+"""A picture to a stream: tile by tile, at one quality or at the finest point that fits a size."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ def encode(
     max_bytes: int | None = None,
     progress: Progress | None = None,
 ) -> bytes:
-    """The stream of a picture at `quality`, or else at the highest quality that makes at most `max_bytes` bytes."""
+    """The stream of a picture at `quality`, or else the finest that takes at most `max_bytes` bytes."""
     width, height = picture.size
     packed = sections.pack(picture.alpha, picture.metadata)
 
-    def stream(quality: float, coefficients: Iterator[Coefficients] | list[Coefficients]) -> bytes:
-        payloads = tuple(engine.encode(one, quality) for one in coefficients)
+    def stream(point: rate.Point, coefficients: Iterator[Coefficients] | list[Coefficients]) -> bytes:
+        payloads = tuple(engine.encode(one, *point) for one in coefficients)
         with engine.stage("container"):
-            made = Stream(width, height, quality, fingerprint, payloads, picture.grey)
+            made = Stream(width, height, point.quality, fingerprint, payloads, picture.grey)
             return container.assemble(made, packed)
 
     # At a given quality a tile's coefficients are gone once it is coded; for a target all are kept, since each pass
     # needs them: 2 bytes per pixel with the lite model, where the picture itself takes 3.
     coefficients = _coefficients(engine, picture, progress)
     if quality is not None:
-        return stream(quality, coefficients)
+        return stream(rate.Point(quality), coefficients)
     assert max_bytes is not None
     kept = list(coefficients)
-    return rate.largest_within(max_bytes, lambda quality: stream(quality, kept), len)
+    return rate.largest_within(max_bytes, lambda point: stream(point, kept), len)
 
 
 def _coefficients(engine: Engine, picture: Picture, progress: Progress | None) -> Iterator[Coefficients]:

@@ -60,11 +60,12 @@ class Engine:
             residual = y - cropped(self.model.mean(z.to(self.dtype)), y)
             return Coefficients(z[0].to(torch.int16).cpu().numpy(), residual[0].cpu())
 
-    def encode(self, coefficients: Coefficients, quality: float) -> bytes:
-        """The payload of a tile."""
+    def encode(self, coefficients: Coefficients, quality: float, deadzone: float = 0.0) -> bytes:
+        """The payload of a tile. A symbol is rounded up, away from zero, from 1/2 + `deadzone` on."""
         with self.stage("entropy"), torch.inference_mode():
             z, residual = coefficients
-            scaled = (residual * self.gain(quality)[0].cpu()).round().clamp(-MAX_SYMBOL, MAX_SYMBOL)
+            scaled = residual * self.gain(quality)[0].cpu()
+            scaled = (scaled - deadzone * scaled.sign()).round().clamp(-MAX_SYMBOL, MAX_SYMBOL)
             indexes = symbols.scale_indexes(self.coding, z, quality, *scaled.shape[1:])
             y = np.where(indexes == symbols.SKIP, np.int16(0), scaled.to(torch.int16).numpy())
             return symbols.encode(self.coding, np.ascontiguousarray(z), y, indexes)
