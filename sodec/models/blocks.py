@@ -12,10 +12,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import ops
+
 
 def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
     """A convolution that keeps (or, with a stride, divides) the size."""
     return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2)
+
+
+def conv_in_float32(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """The convolution in float32, whatever the dtype of x and of the weights."""
+    assert layer.bias is not None
+    with torch.autocast(x.device.type, enabled=False):
+        return F.conv2d(x.float(), layer.weight.float(), layer.bias.float(), padding=layer.padding)
 
 
 class ResBlock(nn.Module):
@@ -49,7 +58,7 @@ class PixelDecoder(nn.Module):
     `shift` (B, C) is added to the features behind the first convolution. Returns (B, 3, 16 H, 16 W), about 0..1.
     """
 
-    def __init__(self, inputs: int, widths: tuple[int, int, int], blocks: tuple[int, int, int]) -> None:
+    def __init__(self, inputs: int, widths: tuple[int, ...], blocks: tuple[int, ...]) -> None:
         super().__init__()
         self.enter = conv(inputs, widths[0])
         self.body = nn.Sequential(*(ResBlock(widths[0]) for _ in range(blocks[0])))
@@ -87,10 +96,9 @@ class CrossAttention(nn.Module):
         flat = x.flatten(2).transpose(1, 2)
         q = self.q(self.norm(flat) + position.to(flat.dtype))
         k, v = self.kv(tokens).chunk(2, -1)
-        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))
-        flat = flat + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-        hidden, gate = self.ff_in(self.norm_ff(flat)).chunk(2, -1)
-        flat = flat + self.ff_out(hidden * F.gelu(gate))
+        q, k, v = (t.unflatten(-1, (self.heads, -1)) for t in (q, k, v))
+        flat = flat + self.out(ops.guided_attention(q, k, v).flatten(2))
+        flat = flat + self.ff_out(ops.geglu(self.ff_in(self.norm_ff(flat))))
         return flat.transpose(1, 2).unflatten(2, (h, w)).contiguous(memory_format=torch.channels_last)
 
 

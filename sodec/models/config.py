@@ -11,27 +11,50 @@ from ..errors import WeightsError
 
 
 @dataclass(frozen=True)
+class PublicSizes:
+    """What the layouts of public checkpoints have beside the sizes of `ModelConfig`."""
+
+    unet_blocks: int = 2  # residual blocks of a level on the way down; one more on the way up
+    unet_attention: tuple[bool, ...] = (True, True, True, False)  # levels with transformers; the middle has one
+    unet_head: int = 64  # channels
+    groups: int = 32  # of every group norm
+    vit_head: int = 64
+    vit_grid: int = 37  # side of the grid that the ViT's positions were trained on
+    guidance_tokens: int = 77  # however large the picture
+    latent_scale: float = 0.18215  # the UNet's latent over the autoencoder's
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> PublicSizes:
+        """The inverse of `dataclasses.asdict`, as `ModelConfig.from_dict`."""
+        return cls(**_plain(cls, values))
+
+
+@dataclass(frozen=True)
 class ModelConfig:
-    """Sizes of every part. Channels unless said otherwise; "1/16" is a 16th of the picture's side."""
+    """Sizes of every part. Channels unless said otherwise; "1/16" is a 16th of the picture's side.
+
+    Lists of widths and blocks go in the order of the data. With `sizes` the parts are those of `sd21`, and the places
+    are its own where lite's differ: its latent is at 1/8, its UNet begins there and its decoders end at the picture.
+    """
 
     name: str = "lite"
     y_channels: int = 128  # coded latent, at 1/16
     z_channels: int = 64  # hyper latent, at 1/64
-    analysis: tuple[int, int, int] = (48, 96, 160)  # widths of E at 1/4, 1/8, 1/16
+    analysis: tuple[int, ...] = (48, 96, 160)  # widths of E at 1/4, 1/8, 1/16
     hyper: int = 96  # first width of the three branches that read z; 64 after each upsampling
     content: int = 64  # w, the second synthesis of z
     latent: int = 32  # channels of the diffusion latent, at 1/16
     transform: int = 160  # T_s
     transform_blocks: int = 2
-    fidelity: tuple[int, int, int] = (160, 80, 40)  # widths of D_a at 1/16, 1/8, 1/4
-    fidelity_blocks: tuple[int, int, int] = (2, 1, 1)
+    fidelity: tuple[int, ...] = (160, 80, 40)  # widths of D_a at 1/16, 1/8, 1/4
+    fidelity_blocks: tuple[int, ...] = (2, 1, 1)
     vit: int = 192
     vit_depth: int = 4
     vit_patch: int = 16  # pixels of the half-size fidelity picture, so a token is 32 pixels of the picture
     tokens: int = 192  # D of the guidance tokens
-    unet: tuple[int, int, int] = (160, 192, 192)  # widths at 1/16, 1/32, 1/64
-    decoder: tuple[int, int, int] = (160, 128, 64)  # widths of D_m at 1/16, 1/8, 1/4
-    decoder_blocks: tuple[int, int, int] = (2, 2, 1)
+    unet: tuple[int, ...] = (160, 192, 192)  # widths at 1/16, 1/32, 1/64
+    decoder: tuple[int, ...] = (160, 128, 64)  # widths of D_m at 1/16, 1/8, 1/4
+    decoder_blocks: tuple[int, ...] = (2, 2, 1)
     quality_anchors: int = 5  # learnt gain vectors; qualities between are log-linear
     scale_min: float = 0.12  # the table of scales: log-uniform, index 0 is not coded (SKIP)
     scale_max: float = 64.0
@@ -39,6 +62,13 @@ class ModelConfig:
     beta_start: float = 0.00085  # scaled-linear schedule of 1,000 steps, as in Stable Diffusion;
     beta_end: float = 0.006  # its end is milder (SD: 0.012), so 1/sqrt(a_999) is 4.6 and not 14.6: bf16 can bear it
     timestep: int = 999
+    sizes: PublicSizes | None = None  # of `sd21`; None is lite's architecture
+
+    @property
+    def public(self) -> PublicSizes:
+        """The sizes that only `sd21` has."""
+        assert self.sizes is not None
+        return self.sizes
 
     @property
     def scale_step(self) -> float:
@@ -52,18 +82,27 @@ class ModelConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return dataclasses.asdict(self)
+        values = dataclasses.asdict(self)
+        if self.sizes is None:
+            del values["sizes"]
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
         """The inverse of `to_dict`; an unknown or missing field is a `WeightsError` that names it."""
-        names = {field.name for field in dataclasses.fields(cls)}
-        if unknown := set(values) - names:
-            raise WeightsError(f"unknown configuration fields: {', '.join(sorted(unknown))}")
-        if missing := names - set(values):
-            raise WeightsError(f"missing configuration fields: {', '.join(sorted(missing))}")
-        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**plain)
+        values = dict(values)
+        sizes = values.pop("sizes", None)
+        return cls(**_plain(cls, values, "sizes"), sizes=None if sizes is None else PublicSizes.from_dict(sizes))
+
+
+def _plain(kind: type, values: dict[str, Any], *others: str) -> dict[str, Any]:
+    """Fields for the constructor of `kind`, all of them but `others`."""
+    names = {field.name for field in dataclasses.fields(kind)} - set(others)
+    if unknown := set(values) - names:
+        raise WeightsError(f"unknown configuration fields: {', '.join(sorted(unknown))}")
+    if missing := names - set(values):
+        raise WeightsError(f"missing configuration fields: {', '.join(sorted(missing))}")
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 LITE = ModelConfig()
@@ -72,3 +111,16 @@ TINY = ModelConfig(  # for tests: every part, seconds on one core
     transform_blocks=1, fidelity=(8, 8, 8), fidelity_blocks=(1, 1, 1), vit=16, vit_depth=1, tokens=16,
     unet=(8, 16, 16), decoder=(8, 8, 8), decoder_blocks=(1, 1, 1),
 )  # fmt: skip
+SD21 = ModelConfig(
+    name="sd21", y_channels=220, z_channels=320, analysis=(60, 120, 240, 480, 960), hyper=320, content=220, latent=4,
+    transform=320, transform_blocks=4, fidelity=(960, 480, 240, 120, 60), fidelity_blocks=(9,), vit=768, vit_depth=12,
+    vit_patch=14, tokens=1024, unet=(320, 640, 1280, 1280), decoder=(512, 512, 256, 128), decoder_blocks=(3, 3, 3, 3),
+    beta_end=0.012, sizes=PublicSizes(),
+)  # fmt: skip
+SD21_TINY = ModelConfig(
+    name="sd21-tiny", y_channels=8, z_channels=8, analysis=(4, 4, 8, 8, 8), hyper=8, content=8, latent=4, transform=8,
+    transform_blocks=1, fidelity=(8, 8, 8, 4, 4), fidelity_blocks=(2,), vit=16, vit_depth=2, vit_patch=14, tokens=16,
+    unet=(8, 16, 16, 16), decoder=(16, 16, 8, 8), decoder_blocks=(2, 2, 2, 2), beta_end=0.012,
+    sizes=PublicSizes(unet_blocks=1, unet_head=8, groups=4, vit_head=8, vit_grid=5, guidance_tokens=7),
+)  # fmt: skip
+CONFIGS = {config.name: config for config in (LITE, TINY, SD21, SD21_TINY)}

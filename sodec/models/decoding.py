@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import ops
 from .blocks import ResBlock, conv, positions
 from .coding import QualityShift, pad_to
 from .config import ModelConfig
@@ -60,8 +61,8 @@ class TransformerBlock(nn.Module):
         self.ff = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in self.qkv(self.norm1(x)).chunk(3, -1))
-        x = x + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        qkv = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1))
+        x = x + self.out(ops.self_attention(qkv).flatten(2))
         return x + self.ff(self.norm2(x))
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import CrossAttention, ResBlock, Upsample, conv, positions
+from .blocks import CrossAttention, ResBlock, Upsample, conv, conv_in_float32, positions
 from .coding import pad_to
 from .config import ModelConfig
 
@@ -54,9 +54,7 @@ class UNet(nn.Module):
         for block in self.up_16:
             x16 = block(x16, time)
         # The one step multiplies what is lost here by 1/sqrt(a_t), so eps is never rounded to 16 bits.
-        with torch.autocast(x16.device.type, enabled=False):
-            assert self.leave.bias is not None
-            eps = F.conv2d(F.silu(x16.float()), self.leave.weight.float(), self.leave.bias.float(), padding=1)
+        eps = conv_in_float32(self.leave, F.silu(x16.float()))
         return eps[..., :height, :width]
 
 

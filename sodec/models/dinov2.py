@@ -1,0 +1,138 @@
+"""F of `sd21`: a vision transformer of the DINOv2 layout, attributes named as in transformers' `Dinov2Model`."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import ops
+from .config import ModelConfig
+
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the pictures it was trained on (ImageNet)
+CELL = 16  # pixels of the picture that a token stands for, as a position of y does
+
+
+class Dinov2(nn.Module):
+    """A picture (B, 3, H, W) in 0..1, H and W multiples of 16, to tokens (B, 1 + H W / 256, D), the class first.
+
+    The picture is resized so that a patch covers a position of y. Once the normalisation of pixels is folded into the
+    first layer, `normalise` is False.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.patch, self.normalise = config.vit_patch, True
+        self.embeddings = Embeddings(config)
+        self.encoder = Encoder(config)
+        self.layernorm = nn.LayerNorm(config.vit, 1e-6)
+
+    def forward(self, picture: Tensor, origin: tuple[float, float] = (0.0, 0.0)) -> Tensor:
+        """`origin` is lite's: the trained positions are spread over whatever is seen."""
+        size = [side // CELL * self.patch for side in picture.shape[-2:]]
+        pixels = F.interpolate(picture, size, mode="bilinear", align_corners=False)
+        if self.normalise:
+            mean, deviation = (pixels.new_tensor(values)[:, None, None] for values in (MEAN, DEVIATION))
+            pixels = (pixels - mean) / deviation
+        return self.features(pixels)
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """Tokens of pixels as the first layer takes them, H and W multiples of a patch."""
+        return self.layernorm(self.encoder(self.embeddings(pixels)))
+
+
+class Embeddings(nn.Module):
+    """Patches, a class token before them, and positions trained on a grid, interpolated to this picture's."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.grid = config.public.vit_grid
+        self.cls_token = nn.Parameter(torch.randn(1, 1, config.vit) * 0.02)
+        self.position_embeddings = nn.Parameter(torch.randn(1, self.grid**2 + 1, config.vit) * 0.02)
+        self.patch_embeddings = PatchEmbeddings(config)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        patches = self.patch_embeddings.projection(pixels)
+        x = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches.flatten(2).transpose(1, 2)], 1)
+        return x + self._positions(*patches.shape[-2:]).to(x.dtype)
+
+    def _positions(self, height: int, width: int) -> Tensor:
+        first, rest = self.position_embeddings.float().split([1, self.grid**2], 1)
+        grid = rest.reshape(1, self.grid, self.grid, -1).permute(0, 3, 1, 2)
+        grid = F.interpolate(grid, (height, width), mode="bicubic", align_corners=False)
+        return torch.cat([first, grid.flatten(2).transpose(1, 2)], 1)
+
+
+class PatchEmbeddings(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.projection = nn.Conv2d(3, config.vit, config.vit_patch, config.vit_patch)
+
+
+class Encoder(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(Layer(config) for _ in range(config.vit_depth))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layer:
+            x = layer(x)
+        return x
+
+
+class Layer(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.vit
+        self.norm1 = nn.LayerNorm(width, 1e-6)
+        self.attention = SelfAttention(width, width // config.public.vit_head)
+        self.layer_scale1: LayerScale | None = LayerScale(width)
+        self.norm2 = nn.LayerNorm(width, 1e-6)
+        self.mlp = Mlp(width)
+        self.layer_scale2: LayerScale | None = LayerScale(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.attention(self.norm1(x))
+        x = x + (hidden if self.layer_scale1 is None else self.layer_scale1(hidden))
+        hidden = self.mlp(self.norm2(x))
+        return x + (hidden if self.layer_scale2 is None else self.layer_scale2(hidden))
+
+
+class SelfAttention(nn.Module):
+    """x (B, N, C) to (B, N, C). `qkv_proj` takes the place of the three once they are packed."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q_proj: nn.Linear | None = nn.Linear(width, width)
+        self.k_proj: nn.Linear | None = nn.Linear(width, width)
+        self.v_proj: nn.Linear | None = nn.Linear(width, width)
+        self.qkv_proj: nn.Linear | None = None
+        self.o_proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.qkv_proj is not None:
+            qkv = self.qkv_proj(x)
+        else:
+            assert self.q_proj and self.k_proj and self.v_proj
+            qkv = torch.cat([self.q_proj(x), self.k_proj(x), self.v_proj(x)], -1)
+        return self.o_proj(ops.self_attention(qkv.unflatten(-1, (3, self.heads, -1))).flatten(2))
+
+
+class Mlp(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class LayerScale(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.lambda1 = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.lambda1

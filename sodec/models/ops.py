@@ -1,0 +1,37 @@
+"""The operations that have a kernel in `sodec.kernels`.
+
+On CUDA `kernels.dispatch` chooses, by the one setting SODEC_KERNELS; elsewhere they are PyTorch. Shapes as there:
+B batch, N positions, T tokens, H heads, D channels of a head.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ..kernels import dispatch, reference
+
+
+def group_norm(x: Tensor, norm: nn.GroupNorm, *, silu: bool) -> Tensor:
+    """The norm of x (B, C, H, W), then SiLU if asked for."""
+    function = dispatch.group_norm_silu if x.is_cuda else reference.group_norm_silu
+    return function(x, norm.num_groups, norm.weight, norm.bias, norm.eps, silu)
+
+
+def geglu(x: Tensor) -> Tensor:
+    """h * gelu(g), (..., 2 C) to (..., C), h the first half."""
+    return dispatch.geglu(x) if x.is_cuda else reference.geglu(x)
+
+
+def self_attention(qkv: Tensor) -> Tensor:
+    """Attention of packed qkv (B, N, 3, H, D): (B, N, H, D)."""
+    return dispatch.self_attention(qkv) if qkv.is_cuda else reference.self_attention(qkv)
+
+
+def guided_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention of q (B, N, H, D) to few tokens k, v (B, T, H, D): (B, N, H, D)."""
+    return dispatch.guided_attention(q, k, v) if q.is_cuda else reference.guided_attention(q, k, v)
+
+
+def wide_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention with one head, q, k, v (B, N, C): (B, N, C)."""
+    return dispatch.wide_attention(q, k, v) if q.is_cuda else reference.wide_attention(q, k, v)

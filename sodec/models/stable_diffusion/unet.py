@@ -1,0 +1,154 @@
+"""The denoiser of Stable Diffusion 2.1: levels of residual blocks, with transformers at all but the lowest."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import ops
+from ..blocks import conv, conv_in_float32
+from ..coding import pad_to
+from ..config import ModelConfig
+from .resnet import Downsample, ResnetBlock, Upsample
+from .transformer import Transformer
+
+EPS = 1e-5  # of the residual blocks' norms
+
+
+class DiffusionUNet(nn.Module):
+    """Noise in l_t: latent (B, Cl, h, w), timestep (B,), tokens (B, T, D) to eps (B, Cl, h, w) in float32.
+
+    Once the time embedding is folded into biases, `time_embedding` is None and the timestep is not looked at.
+    `token_kv` computes keys and values of all blocks at once where they are packed.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        layout, widths = config.public, config.unet
+        time_width = 4 * widths[0]
+        self.multiple = 2 ** (len(widths) - 1)
+        self.conv_in = conv(config.latent, widths[0])
+        self.time_embedding: TimeEmbedding | None = TimeEmbedding(widths[0], time_width)
+        self.token_kv: nn.Linear | None = None
+
+        def resnet(inputs: int, outputs: int) -> ResnetBlock:
+            return ResnetBlock(inputs, outputs, layout.groups, time_width, EPS)
+
+        def transformer(level: int) -> Transformer | None:
+            if not layout.unet_attention[level]:
+                return None
+            width = widths[level]
+            return Transformer(width, config.tokens, width // layout.unet_head, layout.groups)
+
+        down, skips, current = [], [widths[0]], widths[0]
+        for level, width in enumerate(widths):
+            block = Level()
+            for _ in range(layout.unet_blocks):
+                block.add(resnet(current, width), transformer(level))
+                skips.append(current := width)
+            if level < len(widths) - 1:
+                block.downsamplers = nn.ModuleList([Downsample(width)])
+                skips.append(width)
+            down.append(block)
+        self.down_blocks = nn.ModuleList(down)
+        middle = Level()
+        middle.add(resnet(current, current), None)
+        lowest = Transformer(current, config.tokens, current // layout.unet_head, layout.groups)
+        middle.add(resnet(current, current), lowest)
+        self.mid_block = middle
+        up = []
+        for level, width in reversed(list(enumerate(widths))):
+            block = Level()
+            for _ in range(layout.unet_blocks + 1):
+                block.add(resnet(current + skips.pop(), width), transformer(level))
+                current = width
+            if level > 0:
+                block.upsamplers = nn.ModuleList([Upsample(width)])
+            up.append(block)
+        self.up_blocks = nn.ModuleList(up)
+        self.conv_norm_out = nn.GroupNorm(layout.groups, widths[0], EPS)
+        self.conv_out = conv(widths[0], config.latent)
+
+    def forward(
+        self, latent: Tensor, timestep: Tensor | None, tokens: Tensor, origin: tuple[float, float] = (0, 0)
+    ) -> Tensor:
+        """`origin` is lite's: this UNet knows no places."""
+        height, width = latent.shape[-2:]
+        time = None
+        if self.time_embedding is not None:
+            assert timestep is not None
+            time = self.time_embedding(timestep, tokens.dtype)
+        if self.token_kv is not None:
+            tokens = self.token_kv(tokens)
+        x = self.conv_in(pad_to(latent, self.multiple))
+        skips = [x]
+        for block in self.down_blocks:
+            x = block.descend(x, time, tokens, skips)
+        x = self.mid_block.cross(x, time, tokens)
+        for block in self.up_blocks:
+            x = block.ascend(x, time, tokens, skips)
+        # The one step multiplies what is lost here by 1/sqrt(a_t), so eps is never rounded to 16 bits.
+        eps = conv_in_float32(self.conv_out, ops.group_norm(x, self.conv_norm_out, silu=True))
+        return eps[..., :height, :width]
+
+
+class Level(nn.Module):
+    """Residual blocks of one resolution, a transformer behind each where there are any, and the change of size."""
+
+    downsamplers: nn.ModuleList
+    upsamplers: nn.ModuleList
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList()
+        self.attentions = nn.ModuleList()
+
+    def add(self, resnet: ResnetBlock, transformer: Transformer | None) -> None:
+        """Appends a block; of the middle's two, only the second comes with a transformer, which stands between them."""
+        self.resnets.append(resnet)
+        if transformer is not None:
+            self.attentions.append(transformer)
+
+    def descend(self, x: Tensor, time: Tensor | None, tokens: Tensor, skips: list[Tensor]) -> Tensor:
+        """Down: every result is appended to `skips`."""
+        for number, resnet in enumerate(self.resnets):
+            x = self._guided(number, resnet(x, time), tokens)
+            skips.append(x)
+        if hasattr(self, "downsamplers"):
+            x = self.downsamplers[0](x)
+            skips.append(x)
+        return x
+
+    def cross(self, x: Tensor, time: Tensor | None, tokens: Tensor) -> Tensor:
+        """The middle."""
+        first, second = self.resnets
+        return second(self.attentions[0](first(x, time), tokens), time)
+
+    def ascend(self, x: Tensor, time: Tensor | None, tokens: Tensor, skips: list[Tensor]) -> Tensor:
+        """Up: every block takes the last of `skips`."""
+        for number, resnet in enumerate(self.resnets):
+            x = self._guided(number, resnet(torch.cat([x, skips.pop()], 1), time), tokens)
+        return self.upsamplers[0](x) if hasattr(self, "upsamplers") else x
+
+    def _guided(self, number: int, x: Tensor, tokens: Tensor) -> Tensor:
+        return self.attentions[number](x, tokens) if len(self.attentions) else x
+
+
+class TimeEmbedding(nn.Module):
+    """Timesteps (B,) to the vector that the residual blocks are shifted by, SiLU applied: (B, outputs)."""
+
+    def __init__(self, width: int, outputs: int) -> None:
+        super().__init__()
+        self.width = width
+        self.linear_1 = nn.Linear(width, outputs)
+        self.linear_2 = nn.Linear(outputs, outputs)
+
+    def forward(self, timestep: Tensor, dtype: torch.dtype) -> Tensor:
+        half = self.width // 2
+        frequencies = torch.exp(-math.log(10000.0) * torch.arange(half, device=timestep.device) / half)
+        angles = timestep.float()[:, None] * frequencies
+        waves = torch.cat([angles.cos(), angles.sin()], -1).to(dtype)
+        return F.silu(self.linear_2(F.silu(self.linear_1(waves))))
