@@ -30,7 +30,7 @@ def estimate(codec, data):
     for payload, box in zip(stream.payloads, boxes, strict=True):
         rows, columns = box.cells().height, box.cells().width
         z, y = symbols.decode(codec.bundle.coding, payload, stream.quality, rows, columns)
-        bits_z += z_bits(codec.bundle.coding.z_tables, z)
+        bits_z += z_bits(codec.bundle.coding.z_tables[0], z)
         indexes = symbols.scale_indexes(codec.bundle.coding, z, stream.quality, rows, columns)
         scales = np.array(config.scales)[np.where(indexes == symbols.SKIP, 0, indexes)]
         bits_y += -np.log2(np.maximum(mass(y.astype(float), scales), 1e-30)).sum()

@@ -29,9 +29,14 @@ def scale_indexes(coding: Coding, z: np.ndarray, quality: float, height: int, wi
 
 def encode(coding: Coding, z: np.ndarray, y: np.ndarray, indexes: np.ndarray) -> bytes:
     """The payload of one tile. z int16 (Cz, h/4, w/4), y int16 (Cy, h, w) and 0 where `indexes` are SKIP."""
-    return entropy.encode_sections(
-        [(z, np.ascontiguousarray(z_indexes(coding, *z.shape)), coding.z_tables), (y, indexes, coding.y_tables)]
-    )
+    if len(z) != (wanted := sum(tables.count for tables in coding.z_tables)):
+        raise WeightsError(f"z has {len(z)} channels, but there are {wanted} tables for it")
+    sections, first = [], 0
+    for tables in coding.z_tables:
+        part = np.ascontiguousarray(z[first : first + tables.count])
+        sections.append((part, _channel_numbers(*part.shape), tables))
+        first += tables.count
+    return entropy.encode_sections([*sections, (y, indexes, coding.y_tables)])
 
 
 def decode(coding: Coding, payload: bytes, quality: float, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -50,14 +55,14 @@ def z_end(coding: Coding, payload: bytes, height: int, width: int) -> int:
     return _read_z(coding, payload, height, width)[0].position
 
 
-def z_indexes(coding: Coding, channels: int, height: int, width: int) -> np.ndarray:
-    """z's table index is its channel: (Cz, h, w) uint8."""
-    if channels != coding.z_tables.count:
-        raise WeightsError(f"z has {channels} channels, but there are {coding.z_tables.count} tables for it")
-    return np.broadcast_to(np.arange(channels, dtype=np.uint8)[:, None, None], (channels, height, width))
+def _channel_numbers(channels: int, height: int, width: int) -> np.ndarray:
+    """A z symbol's table is that of its channel: (Cz, h, w) uint8."""
+    numbers = np.arange(channels, dtype=np.uint8)[:, None, None]
+    return np.ascontiguousarray(np.broadcast_to(numbers, (channels, height, width)))
 
 
 def _read_z(coding: Coding, payload: bytes, height: int, width: int) -> tuple[entropy.Decoder, np.ndarray]:
     decoder = entropy.Decoder(payload)
-    indexes = z_indexes(coding, coding.z_tables.count, -(-height // 4), -(-width // 4))
-    return decoder, decoder.read(np.ascontiguousarray(indexes), coding.z_tables)
+    size = (-(-height // 4), -(-width // 4))
+    parts = [decoder.read(_channel_numbers(tables.count, *size), tables) for tables in coding.z_tables]
+    return decoder, np.concatenate(parts) if len(parts) > 1 else parts[0]

@@ -11,31 +11,23 @@ import torch
 
 from sodec import weights
 from sodec.codec import Codec
-from sodec.entropy import gaussian_tables
-from sodec.models import TINY, SodecModel
+from sodec.models import TINY, ModelConfig, SodecModel
+from sodec.models.export import coding_of, networks_of
 
 
-def write_weights(folder: Path, seed: int = 0) -> weights.Bundle:
-    """Random weights of the tiny configuration in `folder`."""
+def write_weights(folder: Path, seed: int = 0, config: ModelConfig = TINY) -> weights.Bundle:
+    """Random weights in `folder`."""
     torch.manual_seed(seed)
-    model = SodecModel(TINY)
+    model = SodecModel(config)
     with torch.no_grad():
-        model.analysis.leave.weight.mul_(20)  # so that symbols are not all zero
-        model.hyper_analysis.leave.weight.mul_(20)
-        qualities = torch.arange(2, 201) / 2
-        offsets = model.index_offsets(qualities).numpy().astype(np.int32)
-    coding = weights.Coding(
-        z_tables=gaussian_tables([4.0] * TINY.z_channels),
-        y_tables=gaussian_tables(TINY.scales),
-        layers=[(*layer,) for layer in model.scale_network.export()],
-        offsets=offsets,
-    )
-    networks = {
-        name: value.numpy().astype(np.float16)
-        for name, value in model.state_dict().items()
-        if not name.startswith("scale_network.")
-    }
-    return weights.write(folder, TINY.to_dict(), coding, networks)
+        for part in (model.analysis, model.hyper_analysis):
+            last = [module for module in part.modules() if isinstance(module, torch.nn.Conv2d)][-1]
+            last.weight.mul_(20)  # so that symbols are not all zero
+    reach = np.arange(-16, 17)
+    chance = np.exp(-0.5 * (reach / 4) ** 2)
+    z = [chance / chance.sum()] * config.z_channels
+    coding = coding_of(model, z, np.full(len(z), reach[0]))
+    return weights.write(folder, config.to_dict(), coding, networks_of(model))
 
 
 @functools.cache

@@ -7,6 +7,7 @@ plain matrix products. Residual branches start small instead (the last convoluti
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +45,20 @@ class ResBlock(nn.Module):
             hidden = hidden + self.time(time)[:, :, None, None]
         return x + self.conv2(F.silu(hidden))
 
+    def fold_time(self, time: Tensor) -> bool:
+        """Makes the shift by this one embedding (1, time_width) a part of the bias. False where there is none."""
+        if self.time is None:
+            return False
+        fold_shift(self.conv1, self.time, time)
+        self.time = None
+        return True
+
+
+def fold_shift(layer: nn.Conv2d, shift: nn.Linear, time: Tensor) -> None:
+    """Adds what `shift` makes of `time` (1, time_width) to the bias of `layer`, computed in float64."""
+    assert layer.bias is not None
+    layer.bias.copy_(layer.bias.double() + shift.double()(time.double())[0])
+
 
 class Upsample(nn.Sequential):
     """Twice the size: a convolution to 4x channels, then a pixel shuffle."""
@@ -76,6 +91,40 @@ class PixelDecoder(nn.Module):
         return F.pixel_shuffle(self.leave(F.silu(x)), 4) + 0.5
 
 
+class JoinedLinear(nn.Module):
+    """Base of attentions with a linear layer each for q, k and v, `names`, which `join` makes one."""
+
+    names = ("to_q", "to_k", "to_v")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.joined: nn.Linear | None = None
+
+    def qkv(self, x: Tensor) -> Tensor:
+        """q, k and v of x (..., C), side by side: (..., 3 C)."""
+        if self.joined is not None:
+            return self.joined(x)
+        return torch.cat([getattr(self, name)(x) for name in self.names], -1)
+
+    def join(self) -> None:
+        """The three layers become one product of the same values."""
+        self.joined = joined_linear([getattr(self, name) for name in self.names])
+        for name in self.names:
+            delattr(self, name)
+
+
+def joined_linear(layers: Sequence[nn.Linear]) -> nn.Linear:
+    """One layer whose outputs are those of `layers` side by side; all have a bias, or none."""
+    first = layers[0]
+    outputs = sum(layer.out_features for layer in layers)
+    with torch.device("meta"):
+        whole = nn.Linear(first.in_features, outputs, first.bias is not None)
+    whole.weight = nn.Parameter(torch.cat([layer.weight for layer in layers]), requires_grad=False)
+    if first.bias is not None:
+        whole.bias = nn.Parameter(torch.cat([layer.bias for layer in layers]), requires_grad=False)
+    return whole
+
+
 class CrossAttention(nn.Module):
     """Pixels ask, tokens answer: x + attention(q = LN(x) + position, k, v = tokens), then a GEGLU feed-forward."""
 
@@ -85,17 +134,19 @@ class CrossAttention(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.q = nn.Linear(width, width)
         self.kv = nn.Linear(token_width, 2 * width)
+        self.place: slice | None = None  # of our keys and values, once those of all blocks are one product
         self.out = nn.Linear(width, width)
         self.norm_ff = nn.LayerNorm(width)
         self.ff_in = nn.Linear(width, 4 * width)
         self.ff_out = nn.Linear(2 * width, width)
 
     def forward(self, x: Tensor, tokens: Tensor, position: Tensor) -> Tensor:
-        """x (B, C, H, W), tokens (B, T, D), position (H W, C)."""
+        """x (B, C, H, W), tokens (B, T, D) or all blocks' keys and values of them, position (H W, C)."""
         h, w = x.shape[-2:]
         flat = x.flatten(2).transpose(1, 2)
         q = self.q(self.norm(flat) + position.to(flat.dtype))
-        k, v = self.kv(tokens).chunk(2, -1)
+        kv = self.kv(tokens) if self.place is None else tokens[..., self.place]
+        k, v = kv.chunk(2, -1)
         q, k, v = (t.unflatten(-1, (self.heads, -1)) for t in (q, k, v))
         flat = flat + self.out(ops.guided_attention(q, k, v).flatten(2))
         flat = flat + self.ff_out(ops.geglu(self.ff_in(self.norm_ff(flat))))

@@ -7,19 +7,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import ops
-from .blocks import ResBlock, conv, positions
+from .blocks import ResBlock, Upsample, conv, positions
 from .coding import QualityShift, pad_to
 from .config import ModelConfig
 
 
 class Transformation(nn.Module):
-    """T_s: y_hat (B, Cy, h, w) and w (B, Cw, h, w) to the noisy latent l_t (B, Cl, h, w)."""
+    """T_s: y_hat (B, Cy, h, w) and w (B, Cw, h, w) to the noisy latent l_t (B, Cl, h, w), of `sd21` (B, 4, 2 h, 2 w)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.enter = conv(config.y_channels + config.content, config.transform)
         self.shift = QualityShift(config, config.transform)
         self.body = nn.Sequential(*(ResBlock(config.transform) for _ in range(config.transform_blocks)))
+        if config.sizes is not None:
+            self.body.append(Upsample(config.transform, config.transform))
+            self.body.extend(ResBlock(config.transform) for _ in range(config.transform_blocks))
         self.leave = conv(config.transform, config.latent)
 
     def forward(self, y_hat: Tensor, w: Tensor, quality: Tensor) -> Tensor:

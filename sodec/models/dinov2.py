@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import ops
+from .blocks import JoinedLinear
 from .config import ModelConfig
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the pictures it was trained on (ImageNet)
@@ -98,25 +99,22 @@ class Layer(nn.Module):
         return x + (hidden if self.layer_scale2 is None else self.layer_scale2(hidden))
 
 
-class SelfAttention(nn.Module):
-    """x (B, N, C) to (B, N, C). `qkv_proj` takes the place of the three once they are packed."""
+class SelfAttention(JoinedLinear):
+    """x (B, N, C) to (B, N, C)."""
+
+    names = ("q_proj", "k_proj", "v_proj")
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.q_proj: nn.Linear | None = nn.Linear(width, width)
-        self.k_proj: nn.Linear | None = nn.Linear(width, width)
-        self.v_proj: nn.Linear | None = nn.Linear(width, width)
-        self.qkv_proj: nn.Linear | None = None
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
         self.o_proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.qkv_proj is not None:
-            qkv = self.qkv_proj(x)
-        else:
-            assert self.q_proj and self.k_proj and self.v_proj
-            qkv = torch.cat([self.q_proj(x), self.k_proj(x), self.v_proj(x)], -1)
-        return self.o_proj(ops.self_attention(qkv.unflatten(-1, (3, self.heads, -1))).flatten(2))
+        qkv = self.qkv(x).reshape(*x.shape[:2], 3, self.heads, -1)
+        return self.o_proj(ops.self_attention(qkv).flatten(2))
 
 
 class Mlp(nn.Module):

@@ -2,43 +2,56 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from ..errors import DeviceError, WeightsError
 from ..weights import Bundle
 from .config import ModelConfig
-from .model import SodecModel, cumulative_alphas
+from .model import SodecModel
+from .prepare import prepare
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def load_model(bundle: Bundle, device: torch.device, dtype: torch.dtype) -> SodecModel:
-    """The model, ready to run: frozen, channels_last. `WeightsError` names tensors that are missing or do not fit."""
+    """The model, ready to run: frozen and specialised by `prepare`.
+
+    `WeightsError` names tensors that are missing or do not fit.
+    """
     config = ModelConfig.from_dict(dict(bundle.config))
-    # The weights drawn here are replaced at once. On the device "meta" nothing would be drawn, but its first use
-    # imports 1.5 s of torch, and drawing takes 0.15 s. The caller's random state stays as it was.
-    with torch.random.fork_rng(devices=[]):
-        model = SodecModel(config)
+    model = _empty(config)
     del model.scale_network  # its integers run in the native module
-    tensors = {name: torch.from_numpy(array.astype(np.float32)) for name, array in bundle.tensors().items()}
+    arrays = bundle.tensors()
+    fill(model, {name: torch.from_numpy(arrays.pop(name).astype(np.float32)) for name in list(arrays)}, bundle.folder)
+    return prepare(model, device, dtype).model
+
+
+def fill(model: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
+    """Gives `model` these tensors. `WeightsError` names `source` and what is missing, left over or of another shape."""
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     if missing := sorted(expected.keys() - tensors.keys()):
-        raise WeightsError(f"{bundle.folder} lacks {len(missing)} tensors, the first is {missing[0]!r}")
+        raise WeightsError(f"{source} lacks {len(missing)} tensors, the first is {missing[0]!r}")
     if unknown := sorted(tensors.keys() - expected.keys()):
-        raise WeightsError(f"{bundle.folder} has {len(unknown)} tensors that the model does not, as {unknown[0]!r}")
+        raise WeightsError(f"{source} has {len(unknown)} tensors that the model does not, as {unknown[0]!r}")
     for name, tensor in tensors.items():
         if tuple(tensor.shape) != expected[name]:
-            raise WeightsError(f"{bundle.folder}: {name} is {tuple(tensor.shape)}, the model needs {expected[name]}")
+            raise WeightsError(f"{source}: {name} is {tuple(tensor.shape)}, the model needs {expected[name]}")
     model.load_state_dict(tensors, assign=True)
-    model.alphas = cumulative_alphas(config)
-    model.requires_grad_(False).eval()
-    gain = model.gain
-    model.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
-    # A 16-bit gain would not be the one whose index offsets are stored.
-    gain.log_gain.data = tensors["gain.log_gain"].to(device)
-    model.alphas = model.alphas.float()
-    return model
+
+
+def _empty(config: ModelConfig) -> SodecModel:
+    """The model, its weights to be replaced."""
+    if config.sizes is not None:
+        with torch.device("meta"):
+            return SodecModel(config)
+    # On the device "meta" nothing would be drawn, but its first use imports 1.5 s of torch, and drawing lite's weights
+    # takes 0.15 s. The caller's random state stays as it was.
+    with torch.random.fork_rng(devices=[]):
+        return SodecModel(config)
 
 
 def resolve_device(name: str) -> torch.device:

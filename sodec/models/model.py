@@ -16,7 +16,11 @@ from .blocks import PixelDecoder
 from .coding import Analysis, HyperAnalysis, HyperSynthesis, QualityGain, QualityShift
 from .config import ModelConfig
 from .decoding import Projection, Transformation, VisionTransformer
+from .dinov2 import Dinov2
+from .hific import HificAnalysis, HificGenerator, HificHyperAnalysis, HificHyperSynthesis
+from .resampler import Resampler
 from .scale_network import ScaleNetwork
+from .stable_diffusion import DiffusionUNet, VaeDecoder
 from .unet import UNet
 
 VARIANTS = ("full", "fidelity", "no_unet", "zero_tokens", "zero_content")
@@ -36,31 +40,49 @@ class FidelityDecoder(nn.Module):
 
 def cumulative_alphas(config: ModelConfig) -> Tensor:
     """a_t of the scaled-linear schedule, (1000,) float32."""
-    betas = torch.linspace(config.beta_start**0.5, config.beta_end**0.5, 1000, dtype=torch.float64) ** 2
+    ends = (config.beta_start**0.5, config.beta_end**0.5)
+    betas = torch.linspace(*ends, 1000, dtype=torch.float64, device="cpu") ** 2
     return torch.cumprod(1 - betas, 0).float()
 
 
 class SodecModel(nn.Module):
-    """Every part of SODEC, of the sizes in `config`. Parts are attributes; training freezes them by name."""
+    """Every part of SODEC, of the sizes in `config`. Parts are attributes; training freezes them by name.
+
+    What differs between `lite` and `sd21` is the class of a part, chosen here; what it takes and gives is the same.
+
+    Attributes
+    ----------
+    one_step
+        Factors of l_t and of eps in the one step, l_0 = one_step[0] * l_t + one_step[1] * eps. Once `prepare` has
+        folded them into convolutions both are 1, and l_t is what T_s gives times `latent_scale`.
+    """
 
     alphas: Tensor
+    unet: UNet | DiffusionUNet
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.analysis = Analysis(config)
-        self.hyper_analysis = HyperAnalysis(config)
+        small = config.sizes is None
+        synthesis = HyperSynthesis if small else HificHyperSynthesis
+        self.analysis = Analysis(config) if small else HificAnalysis(config)
+        self.hyper_analysis = HyperAnalysis(config) if small else HificHyperAnalysis(config)
         self.gain = QualityGain(config)
-        self.mean = HyperSynthesis(config, config.y_channels)
+        self.mean = synthesis(config, config.y_channels)
         self.scale_network = ScaleNetwork(config)
-        self.content = HyperSynthesis(config, config.content)
-        self.fidelity = FidelityDecoder(config)
-        self.vit = VisionTransformer(config)
-        self.projection = Projection(config)
+        self.content = synthesis(config, config.content)
+        self.fidelity = FidelityDecoder(config) if small else HificGenerator(config)
+        self.vit = VisionTransformer(config) if small else Dinov2(config)
+        self.projection = Projection(config) if small else Resampler(config)
         self.transform = Transformation(config)
-        self.unet = UNet(config)
-        self.latent_decoder = PixelDecoder(config.latent, config.decoder, config.decoder_blocks)
+        self.unet = UNet(config) if small else DiffusionUNet(config)
+        self.latent_decoder = (
+            PixelDecoder(config.latent, config.decoder, config.decoder_blocks) if small else VaeDecoder(config)
+        )
         self.register_buffer("alphas", cumulative_alphas(config), persistent=False)
+        a = float(self.alphas[config.timestep])
+        self.one_step = (a**-0.5, -((1 - a) ** 0.5) * a**-0.5)
+        self.latent_scale = 1.0
         self.to(memory_format=torch.channels_last)
 
     def decode(
@@ -99,21 +121,20 @@ class SodecModel(nn.Module):
             raise ValueError(f"variant {variant!r} is none of {', '.join(VARIANTS)}")
         l_t = self.transform(y_hat, torch.zeros_like(w) if variant == "zero_content" else w, quality)
         if variant == "no_unet":
-            l_0 = l_t.float()
+            l_0 = l_t.float() * self.latent_scale
         else:
             tokens = self.guidance(fidelity, origin) if tokens is None else tokens
             l_0 = self.denoise(l_t, torch.zeros_like(tokens) if variant == "zero_tokens" else tokens, origin)
         return self.latent_decoder(l_0.to(y_hat.dtype)).float().clamp(0, 1)
 
     def denoise(self, l_t: Tensor, tokens: Tensor, origin: tuple[float, float] = (0.0, 0.0)) -> Tensor:
-        """The one step: l_t (B, Cl, h, w) and tokens (B, T, D) to l_0, in float32."""
+        """The one step: l_t (B, Cl, h, w), as `transform` gives it, and tokens (B, T, D) to l_0, in float32."""
         step = torch.full((len(l_t),), self.config.timestep, device=l_t.device)
-        return self.remove(l_t, self.unet(l_t, step, tokens, origin))
-
-    def remove(self, l_t: Tensor, eps: Tensor) -> Tensor:
-        """l_0 = (l_t - sqrt(1 - a_t) eps) / sqrt(a_t) at the configured t."""
-        a = self.alphas[self.config.timestep]
-        return (l_t.float() - (1 - a).sqrt() * eps) / a.sqrt()
+        eps = self.unet(l_t, step, tokens, origin)
+        if self.one_step == (1.0, 1.0):
+            return l_t.float() + eps
+        keep, noise = self.one_step
+        return keep * l_t.float() + noise * eps
 
     def guidance(self, fidelity: Tensor, origin: tuple[float, float] = (0.0, 0.0)) -> Tensor:
         """Guidance tokens of a fidelity picture: (B, T, D)."""

@@ -16,12 +16,19 @@ TIME_WIDTH = 128
 
 
 class UNet(nn.Module):
-    """Noise in l_t: latent (B, Cl, h, w), timestep (B,), tokens (B, T, D) to eps (B, Cl, h, w) in float32."""
+    """Noise in l_t: latent (B, Cl, h, w), timestep (B,), tokens (B, T, D) to eps (B, Cl, h, w) in float32.
+
+    Once the time embedding is folded into biases the timestep is not looked at. `token_kv` computes keys and values
+    of all blocks at once where they are packed.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         a, b, c = config.unet
-        self.time = nn.Sequential(nn.Linear(TIME_WIDTH, TIME_WIDTH), nn.SiLU(), nn.Linear(TIME_WIDTH, TIME_WIDTH))
+        self.token_kv: nn.Linear | None = None
+        self.time: nn.Sequential | None = nn.Sequential(
+            nn.Linear(TIME_WIDTH, TIME_WIDTH), nn.SiLU(), nn.Linear(TIME_WIDTH, TIME_WIDTH)
+        )
         self.enter = conv(config.latent, a)
         self.down_16 = ResBlock(a, TIME_WIDTH)
         self.to_32 = conv(a, b, 3, 2)
@@ -41,7 +48,9 @@ class UNet(nn.Module):
     def forward(self, latent: Tensor, timestep: Tensor, tokens: Tensor, origin: tuple[float, float] = (0, 0)) -> Tensor:
         """`origin` is the place of the latent's corner in units of a token, as given to the ViT."""
         height, width = latent.shape[-2:]
-        time = F.silu(self.time(time_embedding(timestep).to(tokens.dtype)))
+        time = self.time_features(timestep, tokens.dtype)
+        if self.token_kv is not None:
+            tokens = self.token_kv(tokens)
         x16 = self.down_16(self.enter(pad_to(latent, 4)), time)
         x32 = self.down_32(self.to_32(x16), time)
         here = positions(x32, 1.0, origin)
@@ -56,6 +65,18 @@ class UNet(nn.Module):
         # The one step multiplies what is lost here by 1/sqrt(a_t), so eps is never rounded to 16 bits.
         eps = conv_in_float32(self.leave, F.silu(x16.float()))
         return eps[..., :height, :width]
+
+    def time_features(self, timestep: Tensor, dtype: torch.dtype) -> Tensor | None:
+        """What the residual blocks are shifted by, (B, TIME_WIDTH); None once it is in their biases."""
+        return None if self.time is None else F.silu(self.time(time_embedding(timestep).to(dtype)))
+
+    def ends(self) -> tuple[nn.Conv2d, nn.Conv2d]:
+        """The first and the last convolution."""
+        return self.enter, self.leave
+
+    def forget_time(self) -> None:
+        """After the fold of the time embedding."""
+        self.time = None
 
 
 def time_embedding(timestep: Tensor) -> Tensor:

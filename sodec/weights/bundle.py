@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,23 +19,24 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load as load_arrays
-from safetensors.numpy import save as save_arrays
+from safetensors.numpy import load_file, save_file
 
 from ..errors import UnknownModelError, WeightsError
 
 FORMAT = 1
-MAX_FILE_BYTES = 15_000_000
+MAX_FILE_BYTES = 15_000_000  # of a small model's files, which version control has to bear
+MAX_FILE_BYTES_LARGE, LARGE = 2_000_000_000, 200_000_000  # of the files of a model of that size in all
 DESCRIPTION = "model.json"
 CODING_FILE = "coding.safetensors"
 BUNDLED = Path(__file__).parent
+SEPARATE = "sd21"  # the model whose weights are too large for the package
 
 
 @dataclass(frozen=True)
 class Coding:
     """What entropy coding needs of a model: integers alone, the same on every machine."""
 
-    z_tables: Any  # entropy.Tables, one table per channel of z
+    z_tables: tuple[Any, ...]  # entropy.Tables, one table per channel of z, in sets of 255
     y_tables: Any  # entropy.Tables, one per scale index
     layers: list[tuple[np.ndarray, np.ndarray, np.ndarray, int, int]]  # of the scale network
     offsets: np.ndarray  # int32 (qualities, Cy): what each stored quality adds to the index, in 1/16
@@ -74,7 +76,8 @@ class Bundle:
                 )
                 for i in range(count)
             ]  # fmt: skip
-            return Coding(_tables(arrays, "z"), _tables(arrays, "y"), layers, arrays["offsets"])
+            z_tables = tuple(_tables(arrays, name) for name in _z_sets(arrays))
+            return Coding(z_tables, _tables(arrays, "y_tables"), layers, arrays["offsets"])
         except KeyError as error:
             raise WeightsError(f"{self.folder / CODING_FILE} has no tensor {error.args[0]!r}") from None
 
@@ -98,9 +101,19 @@ def find(model: str, folder: Path | None = None) -> Bundle:
         A file is missing, altered or only half there.
     """
     if folder is not None:
-        return _open(Path(folder))
+        bundle = _open(Path(folder))
+        if model == SEPARATE and bundle.config.get("sizes") is None:
+            raise WeightsError(
+                f"{folder} holds the model {bundle.name!r}, which is not of the architecture of {model!r}"
+            )
+        return bundle
     names = bundled_models()
     if model not in names:
+        if model == SEPARATE:
+            raise UnknownModelError(
+                f"the weights of {model!r} are not in the package: give a folder or a hub id of trained ones "
+                f"(weights=, --weights); `sodec init {model}` assembles one to train from public checkpoints"
+            )
         raise UnknownModelError(f"no model {model!r} is installed; there are: {', '.join(names) or 'none'}")
     return _open(BUNDLED / model)
 
@@ -138,36 +151,46 @@ def write(
         Contents of files that it does not read, by name: not part of the fingerprint.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    contents = {CODING_FILE: save_arrays(_coding_arrays(coding))}
-    for number, shard in enumerate(_shards(networks), 1):
-        contents[f"network-{number}.safetensors"] = save_arrays(shard)
-    sums = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
-    description = {"format": FORMAT, "fingerprint": _fingerprint(sums).hex(), "config": dict(config), "files": sums}
-    contents |= {**extra, DESCRIPTION: (json.dumps(description, indent=2) + "\n").encode()}
+    shards = {CODING_FILE: _coding_arrays(coding)}
+    shards |= {f"network-{number}.safetensors": shard for number, shard in enumerate(_shards(networks), 1)}
+    names = [*shards, *extra, DESCRIPTION]
+    beside = {name: folder / f"{name}.partial" for name in names}
     try:
-        for name, data in contents.items():
-            (folder / f"{name}.partial").write_bytes(data)
+        for name, arrays in shards.items():
+            save_file(arrays, beside[name])
+        sums = {name: sha256(beside[name]) for name in shards}
+        told = {"format": FORMAT, "fingerprint": _fingerprint(sums).hex(), "config": dict(config), "files": sums}
+        for name, data in {**extra, DESCRIPTION: (json.dumps(told, indent=2) + "\n").encode()}.items():
+            beside[name].write_bytes(data)
     except BaseException:
-        for name in contents:
-            (folder / f"{name}.partial").unlink(missing_ok=True)
+        for path in beside.values():
+            path.unlink(missing_ok=True)
         raise
     (folder / DESCRIPTION).unlink(missing_ok=True)
     for old in folder.glob("*.safetensors"):
         old.unlink()
-    for name in contents:
-        (folder / f"{name}.partial").replace(folder / name)
+    for name, path in beside.items():
+        path.replace(folder / name)
     return _open(folder)
+
+
+def sha256(path: Path) -> str:
+    """In hexadecimal digits. `WeightsError` where the file can't be read."""
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise WeightsError(f"weights file {path} can't be read: {error.strerror}") from None
+    return digest.hexdigest()
 
 
 def _open(folder: Path) -> Bundle:
     description = _describe(folder)
     sums = description["files"]
     for name, expected in sums.items():
-        try:
-            actual = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        except OSError as error:
-            raise WeightsError(f"weights file {folder / name} can't be read: {error.strerror}") from None
-        if actual != expected:
+        if (actual := sha256(folder / name)) != expected:
             raise WeightsError(f"weights file {folder / name} is altered or incomplete: SHA-256 {actual[:12]}...")
     if _fingerprint(sums).hex() != description["fingerprint"]:
         raise WeightsError(f"{folder / DESCRIPTION}: fingerprint {description['fingerprint']} is not that of its files")
@@ -196,26 +219,33 @@ def _fingerprint(sums: Mapping[str, str]) -> bytes:
 
 def _load(path: Path) -> dict[str, np.ndarray]:
     try:
-        return load_arrays(path.read_bytes())
+        return load_file(path)
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"weights file {path} can't be read: {error}") from None
+
+
+def _z_sets(arrays: Mapping[str, np.ndarray]) -> list[str]:
+    """Names of the sets of z's tables: "z_tables", then "z_tables.1" and so on."""
+    found = [name.removesuffix(".precision") for name in arrays if re.fullmatch(r"z_tables(\.\d+)?\.precision", name)]
+    return sorted(found, key=lambda name: int(name.partition(".")[2] or 0)) or ["z_tables"]
 
 
 def _tables(arrays: Mapping[str, np.ndarray], name: str) -> Any:
     from .. import _native
 
     cumulative, offsets, minimums, precision = (
-        arrays[f"{name}_tables.{field}"] for field in ("cumulative", "offsets", "minimums", "precision")
+        arrays[f"{name}.{field}"] for field in ("cumulative", "offsets", "minimums", "precision")
     )
     return _native.Tables(cumulative, offsets, minimums, int(precision[0]))
 
 
 def _coding_arrays(coding: Coding) -> dict[str, np.ndarray]:
     arrays = {"offsets": coding.offsets, "scale_network.layers": np.array([len(coding.layers)], np.int32)}
-    for name, tables in (("z", coding.z_tables), ("y", coding.y_tables)):
+    sets = {f"z_tables.{number}" if number else "z_tables": one for number, one in enumerate(coding.z_tables)}
+    for name, tables in {**sets, "y_tables": coding.y_tables}.items():
         for field in ("cumulative", "offsets", "minimums"):
-            arrays[f"{name}_tables.{field}"] = getattr(tables, field)
-        arrays[f"{name}_tables.precision"] = np.array([tables.precision], np.int32)
+            arrays[f"{name}.{field}"] = getattr(tables, field)
+        arrays[f"{name}.precision"] = np.array([tables.precision], np.int32)
     for i, (weights, bias, multiplier, shift, upsample) in enumerate(coding.layers):
         arrays[f"scale_network.{i}.weights"] = weights
         arrays[f"scale_network.{i}.bias"] = bias
@@ -225,13 +255,15 @@ def _coding_arrays(coding: Coding) -> dict[str, np.ndarray]:
 
 
 def _shards(tensors: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    large = sum(array.nbytes for array in tensors.values()) >= LARGE
+    limit = (MAX_FILE_BYTES_LARGE if large else MAX_FILE_BYTES) - 200_000  # for the files' headers
     shards: list[dict[str, np.ndarray]] = [{}]
-    room = MAX_FILE_BYTES - 200_000  # for the files' headers
+    room = limit
     for name in sorted(tensors):
         size = tensors[name].nbytes
         if size > room and shards[-1]:
             shards.append({})
-            room = MAX_FILE_BYTES - 200_000
+            room = limit
         shards[-1][name] = np.ascontiguousarray(tensors[name])
         room -= size
     return shards

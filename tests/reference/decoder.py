@@ -135,7 +135,10 @@ def tile(payload, width, height, quality_byte, model):
     """Section 3: z and y of one tile, flat, in (channel, row, column) order."""
     columns, rows, z_columns, z_rows = -(-width // 16), -(-height // 16), -(-width // 64), -(-height // 64)
     reader, area = Payload(payload), z_columns * z_rows
-    z = reader.read([c for c in range(len(model["z_tables"]["tables"])) for _ in range(area)], model["z_tables"])
+    z, tables = [], model["z_tables"]["tables"]
+    for first in range(0, len(tables), 255):
+        group = {**model["z_tables"], "tables": tables[first : first + 255]}
+        z += reader.read([c for c in range(len(group["tables"])) for _ in range(area)], group)
     pixels = [[z[i * z_columns + j :: area] for j in range(z_columns)] for i in range(z_rows)]
     offset = model["offsets"][quality_byte - 2]
     found = scale_indexes(pixels, model["layers"], offset)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import ops
-from ..blocks import conv
+from ..blocks import conv, fold_shift
 
 
 class ResnetBlock(nn.Module):
@@ -30,6 +30,14 @@ class ResnetBlock(nn.Module):
             hidden = hidden + self.time_emb_proj(time)[:, :, None, None]
         hidden = self.conv2(ops.group_norm(hidden, self.norm2, silu=True))
         return hidden + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+
+    def fold_time(self, time: Tensor) -> bool:
+        """Makes the shift by this one embedding (1, time_width) a part of the bias. False where there is none."""
+        if self.time_emb_proj is None:
+            return False
+        fold_shift(self.conv1, self.time_emb_proj, time)
+        self.time_emb_proj = None
+        return True
 
 
 class Downsample(nn.Module):

@@ -6,27 +6,23 @@ import torch
 from torch import Tensor, nn
 
 from .. import ops
+from ..blocks import JoinedLinear
 
 
-class SelfAttention(nn.Module):
-    """x (B, N, C) to (B, N, C). `to_qkv` takes the place of the three once they are packed."""
+class SelfAttention(JoinedLinear):
+    """x (B, N, C) to (B, N, C)."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.to_q: nn.Linear | None = nn.Linear(width, width, bias=False)
-        self.to_k: nn.Linear | None = nn.Linear(width, width, bias=False)
-        self.to_v: nn.Linear | None = nn.Linear(width, width, bias=False)
-        self.to_qkv: nn.Linear | None = None
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_k = nn.Linear(width, width, bias=False)
+        self.to_v = nn.Linear(width, width, bias=False)
         self.to_out = nn.ModuleList([nn.Linear(width, width)])
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.to_qkv is not None:
-            qkv = self.to_qkv(x)
-        else:
-            assert self.to_q and self.to_k and self.to_v
-            qkv = torch.cat([self.to_q(x), self.to_k(x), self.to_v(x)], -1)
-        return self.to_out[0](ops.self_attention(qkv.unflatten(-1, (3, self.heads, -1))).flatten(2))
+        qkv = self.qkv(x).reshape(*x.shape[:2], 3, self.heads, -1)
+        return self.to_out[0](ops.self_attention(qkv).flatten(2))
 
 
 class TokenAttention(nn.Module):
@@ -39,8 +35,8 @@ class TokenAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.to_q = nn.Linear(width, width, bias=False)
-        self.to_k: nn.Linear | None = nn.Linear(token_width, width, bias=False)
-        self.to_v: nn.Linear | None = nn.Linear(token_width, width, bias=False)
+        self.to_k = nn.Linear(token_width, width, bias=False)
+        self.to_v = nn.Linear(token_width, width, bias=False)
         self.place: slice | None = None
         self.to_out = nn.ModuleList([nn.Linear(width, width)])
 
@@ -49,7 +45,6 @@ class TokenAttention(nn.Module):
         if self.place is not None:
             kv = tokens[..., self.place]
         else:
-            assert self.to_k and self.to_v
             kv = torch.cat([self.to_k(tokens), self.to_v(tokens)], -1)
         k, v = kv.reshape(*kv.shape[:2], 2, self.heads, q.shape[-1]).unbind(2)
         return self.to_out[0](ops.guided_attention(q, k, v).flatten(2))

@@ -72,15 +72,10 @@ class DiffusionUNet(nn.Module):
         self.conv_norm_out = nn.GroupNorm(layout.groups, widths[0], EPS)
         self.conv_out = conv(widths[0], config.latent)
 
-    def forward(
-        self, latent: Tensor, timestep: Tensor | None, tokens: Tensor, origin: tuple[float, float] = (0, 0)
-    ) -> Tensor:
+    def forward(self, latent: Tensor, timestep: Tensor, tokens: Tensor, origin: tuple[float, float] = (0, 0)) -> Tensor:
         """`origin` is lite's: this UNet knows no places."""
         height, width = latent.shape[-2:]
-        time = None
-        if self.time_embedding is not None:
-            assert timestep is not None
-            time = self.time_embedding(timestep, tokens.dtype)
+        time = self.time_features(timestep, tokens.dtype)
         if self.token_kv is not None:
             tokens = self.token_kv(tokens)
         x = self.conv_in(pad_to(latent, self.multiple))
@@ -93,6 +88,18 @@ class DiffusionUNet(nn.Module):
         # The one step multiplies what is lost here by 1/sqrt(a_t), so eps is never rounded to 16 bits.
         eps = conv_in_float32(self.conv_out, ops.group_norm(x, self.conv_norm_out, silu=True))
         return eps[..., :height, :width]
+
+    def time_features(self, timestep: Tensor, dtype: torch.dtype) -> Tensor | None:
+        """What the residual blocks are shifted by, (B, 4 widths[0]); None once it is in their biases."""
+        return None if self.time_embedding is None else self.time_embedding(timestep, dtype)
+
+    def ends(self) -> tuple[nn.Conv2d, nn.Conv2d]:
+        """The first and the last convolution."""
+        return self.conv_in, self.conv_out
+
+    def forget_time(self) -> None:
+        """After the fold of the time embedding."""
+        self.time_embedding = None
 
 
 class Level(nn.Module):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from .. import ops
-from ..blocks import conv
+from ..blocks import JoinedLinear, conv
 from ..config import ModelConfig
 from .resnet import ResnetBlock, Upsample
 
@@ -74,25 +73,19 @@ class Middle(nn.Module):
         return self.resnets[1](self.attentions[0](self.resnets[0](x)))
 
 
-class PixelAttention(nn.Module):
+class PixelAttention(JoinedLinear):
     """x (B, C, H, W) + attention of its pixels, with one head as wide as the features."""
 
     def __init__(self, width: int, groups: int) -> None:
         super().__init__()
         self.group_norm = nn.GroupNorm(groups, width, 1e-6)
-        self.to_q: nn.Linear | None = nn.Linear(width, width)
-        self.to_k: nn.Linear | None = nn.Linear(width, width)
-        self.to_v: nn.Linear | None = nn.Linear(width, width)
-        self.to_qkv: nn.Linear | None = None
+        self.to_q = nn.Linear(width, width)
+        self.to_k = nn.Linear(width, width)
+        self.to_v = nn.Linear(width, width)
         self.to_out = nn.ModuleList([nn.Linear(width, width)])
 
     def forward(self, x: Tensor) -> Tensor:
         batch, width, height, across = x.shape
         pixels = ops.group_norm(x, self.group_norm, silu=False).permute(0, 2, 3, 1).reshape(batch, -1, width)
-        if self.to_qkv is not None:
-            qkv = self.to_qkv(pixels)
-        else:
-            assert self.to_q and self.to_k and self.to_v
-            qkv = torch.cat([self.to_q(pixels), self.to_k(pixels), self.to_v(pixels)], -1)
-        out = self.to_out[0](ops.wide_attention(*qkv.chunk(3, -1)))
+        out = self.to_out[0](ops.wide_attention(*self.qkv(pixels).chunk(3, -1)))
         return x + out.reshape(batch, height, across, width).permute(0, 3, 1, 2)

@@ -1,0 +1,110 @@
+"""The coding side and the fidelity decoder of `sd21`: HiFiC's (Mentzer et al., NeurIPS 2020), without its critic.
+
+Its padding by reflection is by the edge here, since a picture may be a single position of y.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .coding import QualityShift, pad_to
+from .config import ModelConfig
+
+
+def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
+    """A convolution that keeps (or, with a stride, divides) the size; the edge goes on."""
+    return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, padding_mode="replicate")
+
+
+def doubled(inputs: int, outputs: int, kernel: int) -> nn.ConvTranspose2d:
+    """A transposed convolution to twice the size."""
+    return nn.ConvTranspose2d(inputs, outputs, kernel, 2, kernel // 2, 1)
+
+
+class ChannelNorm(nn.Module):
+    """Normalises every position over its channels, so that a tile is as the picture would be."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        channels_last = F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), self.weight, self.bias, 1e-3)
+        return channels_last.permute(0, 3, 1, 2)
+
+
+class HificAnalysis(nn.Sequential):
+    """E: picture (B, 3, H, W) in 0..1, H and W multiples of 16, to y (B, Cy, H/16, W/16)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        first, *rest = config.analysis
+        layers: list[nn.Module] = [conv(3, first, 7), ChannelNorm(first), nn.ReLU()]
+        width = first
+        for wider in rest:
+            layers += [conv(width, wider, 3, 2), ChannelNorm(wider), nn.ReLU()]
+            width = wider
+        super().__init__(*layers, conv(width, config.y_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(2 * x - 1)
+
+
+class HificHyperAnalysis(nn.Sequential):
+    """H_a: y (B, Cy, h, w), padded to multiples of 4 by its edge, to z (B, Cz, ceil(h/4), ceil(w/4))."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        width = config.hyper
+        super().__init__(
+            conv(config.y_channels, width), nn.ReLU(), conv(width, width, 5, 2), nn.ReLU(),
+            conv(width, config.z_channels, 5, 2),
+        )  # fmt: skip
+
+    def forward(self, y: Tensor) -> Tensor:
+        return super().forward(pad_to(y, 4))
+
+
+class HificHyperSynthesis(nn.Sequential):
+    """Features at 1/16 from z (B, Cz, h, w): (B, outputs, 4 h, 4 w). The mean of y is one, w (H_s) another."""
+
+    def __init__(self, config: ModelConfig, outputs: int) -> None:
+        width = config.hyper
+        super().__init__(
+            doubled(config.z_channels, width, 5), nn.ReLU(), doubled(width, width, 5), nn.ReLU(), conv(width, outputs)
+        )
+
+
+class ResidualBlock(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            conv(width, width), ChannelNorm(width), nn.ReLU(), conv(width, width), ChannelNorm(width)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+class HificGenerator(nn.Module):
+    """D_a: y_hat (B, Cy, h, w) to the fidelity picture x_f (B, 3, 16 h, 16 w), about 0..1.
+
+    The quality, which HiFiC has none of, shifts the features behind the first convolution.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width, *rest = config.fidelity
+        self.enter = nn.Sequential(ChannelNorm(config.y_channels), conv(config.y_channels, width), ChannelNorm(width))
+        self.shift = QualityShift(config, width)
+        self.body = nn.Sequential(*(ResidualBlock(width) for _ in range(config.fidelity_blocks[0])))
+        layers: list[nn.Module] = []
+        for thinner in rest:
+            layers += [doubled(width, thinner, 3), ChannelNorm(thinner), nn.ReLU()]
+            width = thinner
+        self.leave = nn.Sequential(*layers, conv(width, 3, 7))
+
+    def forward(self, y_hat: Tensor, quality: Tensor) -> Tensor:
+        x = self.enter(y_hat) + self.shift(quality)[:, :, None, None].to(y_hat.dtype)
+        return self.leave(x + self.body(x)) * 0.5 + 0.5

@@ -1,0 +1,184 @@
+"""`prepare`: a model made ready to run on one device in one dtype. Folds are exact and done once.
+
+The decoder is run at one timestep, for one step, with frozen weights; what depends on these alone becomes weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .blocks import CrossAttention, JoinedLinear, ResBlock, joined_linear
+from .dinov2 import DEVIATION, MEAN, Dinov2
+from .dinov2 import Layer as VitLayer
+from .model import SodecModel
+from .stable_diffusion import DiffusionUNet, VaeDecoder
+from .stable_diffusion.resnet import ResnetBlock
+from .stable_diffusion.transformer import TokenAttention
+from .unet import UNet
+
+
+@dataclass
+class Prepared:
+    """The model, and what was folded: how often, by name. `str` of it is a table."""
+
+    model: SodecModel
+    device: torch.device
+    dtype: torch.dtype
+    folded: dict[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        dtype = str(self.dtype).removeprefix("torch.")
+        lines = [f"{self.model.config.name} on {self.device}, {dtype}, channels_last; folded:"]
+        return "\n".join([*lines, *(f"  {count:>4}  {name}" for name, count in self.folded.items())])
+
+
+@torch.no_grad()
+def prepare(model: SodecModel, device: torch.device, dtype: torch.dtype, *, one_step: bool = True) -> Prepared:
+    """Folds what is fixed into weights, then moves the model to `device`. The model itself is changed.
+
+    Parameters
+    ----------
+    one_step
+        False keeps timestep and step out of the weights, for the many steps of `ddim`.
+    """
+    model.requires_grad_(False).eval()
+    folds = {
+        "LoRA adapters into the weights that they adapt": merge_adapters(model),
+        "q, k, v of a self-attention into one product": _join_self_attentions(model),
+        "keys and values of the guidance tokens into one product": _join_token_attentions(model.unet),
+    }
+    if one_step:
+        folds["time embedding at the one timestep into biases"] = _fold_time(model)
+        folds["factors of the one step into the convolutions around it"] = _fold_step(model)
+    if isinstance(model.latent_decoder, VaeDecoder):
+        folds["scale of latent and picture into the latent decoder's ends"] = _fold_scales(model.latent_decoder)
+    if isinstance(model.vit, Dinov2):
+        folds["layer scales of the ViT into the layers before them"] = _fold_layer_scales(model.vit)
+        folds["normalisation of the ViT's pixels into its first layer"] = _fold_normalisation(model.vit)
+    # A 16-bit gain would not be the one whose index offsets are stored; a rounded a_t would not be the schedule's.
+    log_gain, alphas = model.gain.log_gain.detach().clone(), model.alphas.clone()
+    model.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
+    model.gain.log_gain.data = log_gain.to(device)
+    model.alphas = alphas.to(device)
+    return Prepared(model, device, dtype, {name: count for name, count in folds.items() if count})
+
+
+def merge_adapters(module: nn.Module) -> int:
+    """Adds peft's adapters to the weights and removes them; `module` is then as it was built. How many there were."""
+    count = 0
+    child: Any
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if hasattr(child, "base_layer"):
+                child.merge()
+                setattr(parent, name, child.base_layer)
+                count += 1
+    return count
+
+
+def _join_self_attentions(model: SodecModel) -> int:
+    attentions = [module for module in model.modules() if isinstance(module, JoinedLinear) and module.joined is None]
+    for attention in attentions:
+        attention.join()
+    return len(attentions)
+
+
+def _join_token_attentions(unet: UNet | DiffusionUNet) -> int:
+    """`unet.token_kv` takes the place of the layers for keys and values, each block its share of the outputs."""
+    if unet.token_kv is not None:
+        return 0
+    layers: list[nn.Linear] = []
+    count = start = 0
+    for module in unet.modules():
+        if isinstance(module, CrossAttention):
+            own = [module.kv]
+            del module.kv
+        elif isinstance(module, TokenAttention):
+            own = [module.to_k, module.to_v]
+            del module.to_k, module.to_v
+        else:
+            continue
+        size = sum(layer.out_features for layer in own)
+        module.place = slice(start, start + size)
+        layers += own
+        start += size
+        count += 1
+    unet.token_kv = joined_linear(layers)
+    return count
+
+
+def _fold_time(model: SodecModel) -> int:
+    """The time embedding is a constant: what each block makes of it goes into the bias before it."""
+    unet = model.unet
+    step = torch.tensor([model.config.timestep], device=model.alphas.device)
+    time = unet.time_features(step, torch.float32)
+    if time is None:
+        return 0
+    blocks = [module for module in unet.modules() if isinstance(module, (ResBlock, ResnetBlock))]
+    unet.forget_time()
+    return sum(block.fold_time(time) for block in blocks)
+
+
+def _fold_step(model: SodecModel) -> int:
+    """l_0 = u + e: T_s gives u = keep l_t, the UNet takes it back as it enters, and gives e = noise eps."""
+    keep, noise = model.one_step
+    if (keep, noise) == (1.0, 1.0):
+        return 0
+    first, last = model.unet.ends()
+    _scale(model.transform.leave, keep)
+    _scale(first, 1 / keep, bias=False)
+    _scale(last, noise)
+    model.one_step, model.latent_scale = (1.0, 1.0), 1 / keep
+    return 3
+
+
+def _fold_scales(decoder: VaeDecoder) -> int:
+    if decoder.scale == 1:
+        return 0
+    _scale(decoder.post_quant_conv, 1 / decoder.scale, bias=False)
+    _scale(decoder.decoder.conv_out, 0.5)
+    _add_to_bias(decoder.decoder.conv_out, 0.5)
+    decoder.scale, decoder.half = 1.0, False
+    return 2
+
+
+def _fold_layer_scales(vit: Dinov2) -> int:
+    layers = [module for module in vit.modules() if isinstance(module, VitLayer) and module.layer_scale1 is not None]
+    for layer in layers:
+        assert layer.layer_scale1 is not None
+        assert layer.layer_scale2 is not None
+        _scale(layer.attention.o_proj, layer.layer_scale1.lambda1)
+        _scale(layer.mlp.fc2, layer.layer_scale2.lambda1)
+        layer.layer_scale1 = layer.layer_scale2 = None
+    return 2 * len(layers)
+
+
+def _fold_normalisation(vit: Dinov2) -> int:
+    """(x - mean) / deviation of each colour; the first layer pads nothing, so its bias takes the means."""
+    if not vit.normalise:
+        return 0
+    layer = vit.embeddings.patch_embeddings.projection
+    mean, deviation = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (MEAN, DEVIATION))
+    weight = layer.weight.double() / deviation
+    _add_to_bias(layer, -(weight * mean).sum((1, 2, 3)))
+    layer.weight.copy_(weight)
+    vit.normalise = False
+    return 1
+
+
+def _scale(layer: nn.Conv2d | nn.Linear, factor: float | Tensor, *, bias: bool = True) -> None:
+    """Multiplies the outputs of `layer` by a number, or each by its own; without `bias`, its inputs by a number."""
+    factors = torch.as_tensor(factor, dtype=torch.float64)
+    weight = layer.weight.double()
+    layer.weight.copy_(weight * factors.reshape(-1, *[1] * (weight.ndim - 1)))
+    if bias and layer.bias is not None:
+        layer.bias.copy_(layer.bias.double() * factors)
+
+
+def _add_to_bias(layer: nn.Conv2d, value: float | Tensor) -> None:
+    assert layer.bias is not None
+    layer.bias.copy_(layer.bias.double() + value)

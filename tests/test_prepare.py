@@ -1,0 +1,127 @@
+"""Specialisation: the folded network gives what the unfolded one gives, and says what was folded.
+
+pytest tests/test_prepare.py
+"""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from sodec.models import LITE, SD21_TINY, SodecModel
+from sodec.models.ddim import ddim
+from sodec.models.prepare import prepare
+
+CPU = torch.device("cpu")
+CONFIGS = [pytest.param(config, id=config.name) for config in (LITE, SD21_TINY)]
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def model(request):
+    """Everything random, also what begins as zeros or ones."""
+    torch.manual_seed(0)
+    model = SodecModel(request.param).eval().requires_grad_(False)
+    for name, value in model.named_parameters():
+        if value.ndim == 1 and not name.startswith(("gain", "scale_network")):
+            value.uniform_(-0.5, 0.5) if name.endswith("bias") else value.uniform_(0.5, 1.5)
+    return model
+
+
+def inputs(model, height=6, width=9):
+    config = model.config
+    torch.manual_seed(1)
+    y_hat = torch.randn(1, config.y_channels, height, width)
+    z_hat = torch.randn(1, config.z_channels, -(-height // 4), -(-width // 4)).round()
+    return y_hat, z_hat, torch.tensor([33.0])
+
+
+def relative_error(ours, theirs):
+    return ((ours - theirs).norm() / theirs.norm()).item()
+
+
+def stages(model, y_hat, z_hat, quality):
+    """What the parts of the decoder give, each from the one before."""
+    w = model.content(z_hat)[..., : y_hat.shape[-2], : y_hat.shape[-1]]
+    tokens = model.guidance(model.fidelity(y_hat, quality))
+    l_t = model.transform(y_hat, w, quality)
+    l_0 = model.denoise(l_t, tokens)
+    return {"tokens": tokens, "l_t": l_t * model.latent_scale, "l_0": l_0, "picture": model.latent_decoder(l_0)}
+
+
+def test_folded_gives_what_unfolded_gives(model):
+    given = inputs(model)
+    with torch.inference_mode():
+        expected = stages(model, *given)
+        folded = stages(prepare(copy.deepcopy(model), CPU, torch.float32).model, *given)
+    for name, value in expected.items():
+        assert relative_error(folded[name], value) <= 1e-4, name
+
+
+@pytest.mark.parametrize("variant", ["no_unet", "zero_tokens", "zero_content", "fidelity"])
+def test_every_variant_is_the_same(model, variant):
+    given = inputs(model)
+    folded = prepare(copy.deepcopy(model), CPU, torch.float32).model
+    with torch.inference_mode():
+        expected = model.decode(*given, variant=variant)
+        assert relative_error(folded.decode(*given, variant=variant), expected) <= 1e-4
+
+
+def test_what_was_folded_is_said_and_is_gone(model):
+    prepared = prepare(copy.deepcopy(model), CPU, torch.float32)
+    told = str(prepared)
+    assert model.config.name in told
+    assert "float32" in told
+    for name, count in prepared.folded.items():
+        assert f"{count:>4}  {name}" in told
+    names = " ".join(prepared.folded)
+    for word in ("time embedding", "one step", "tokens"):
+        assert word in names
+    if model.config.sizes is not None:
+        assert prepared.folded["keys and values of the guidance tokens into one product"] == 10
+        assert "layer scales" in names
+    kept = {name for name, _ in prepared.model.named_parameters()}
+    assert not any("time" in name or ".kv." in name or "attn2.to_k" in name for name in kept if "unet" in name)
+    again = prepare(prepared.model, CPU, torch.float32)
+    assert not again.folded, "a second time there is nothing left to fold"
+
+
+def test_many_steps_need_the_timestep(model):
+    """`one_step=False` is the same network still, so that DDIM runs on it."""
+    _, _, quality = inputs(model)
+    torch.manual_seed(2)
+    tokens = torch.randn(1, 7, model.config.tokens)
+    latent = torch.randn(1, model.config.latent, 8, 8)
+    packed = prepare(copy.deepcopy(model), CPU, torch.float32, one_step=False).model
+    expected, found = (ddim(lambda x, t, unet=m.unet: unet(x, t, tokens), latent, 4, m.alphas) for m in (model, packed))
+    assert relative_error(found, expected) <= 1e-4
+
+
+def test_adapters_are_merged(model):
+    peft = pytest.importorskip("peft", reason="needs the extra 'train'")
+    adapted = copy.deepcopy(model)
+    targets = [name for name, module in adapted.unet.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+    targets = [name for name in targets if name not in ("leave", "conv_out")]
+    peft.inject_adapter_in_model(peft.LoraConfig(r=2, target_modules=targets, init_lora_weights=False), adapted.unet)
+    given = inputs(model)
+    adapted.eval()
+    with torch.inference_mode():
+        expected = stages(adapted, *given)
+        plain = stages(model, *given)
+    prepared = prepare(adapted, CPU, torch.float32)
+    assert prepared.folded["LoRA adapters into the weights that they adapt"] == len(targets)
+    with torch.inference_mode():
+        folded = stages(prepared.model, *given)
+    assert relative_error(expected["l_0"], plain["l_0"]) > 1e-3, "the adapters do nothing"
+    for name, value in expected.items():
+        assert relative_error(folded[name], value) <= 1e-4, name
+
+
+def test_in_bfloat16_eps_stays_float32_and_gain_exact(model):
+    prepared = prepare(copy.deepcopy(model), CPU, torch.bfloat16).model
+    assert prepared.gain.log_gain.dtype == prepared.alphas.dtype == torch.float32
+    assert torch.equal(prepared.gain.log_gain, model.gain.log_gain)
+    tokens = torch.randn(1, 7, model.config.tokens, dtype=torch.bfloat16)
+    latent = torch.randn(1, model.config.latent, 8, 8, dtype=torch.bfloat16)
+    with torch.inference_mode():
+        assert prepared.denoise(latent, tokens).dtype == torch.float32
