@@ -208,6 +208,29 @@ def export(checkpoint: Path, folder: Path) -> None:
     click.echo(f"{folder}: model {bundle.name}, weights {bundle.fingerprint.hex()}")
 
 
+@main.command()
+@click.argument("model", default="sd21")
+@click.option("--unet", metavar="SOURCE", help="A folder in diffusers' layout, or a hub id, as owner/name@revision "
+              "(default: a mirror of SD 2.1-base).")  # fmt: skip
+@click.option("--vae", metavar="SOURCE", help="The same for the latent decoder (default: that of --unet).")
+@click.option("--vit", metavar="SOURCE", help="A folder or id in transformers' layout (default: DINOv2 ViT-B/14).")
+@click.option("-o", "--output", type=PathArgument, required=True, help="Folder of weights, for sodec train --start.")
+@click.option("--prediction", type=click.Choice(["epsilon"]), help="What the UNet predicts, if no file says it.")
+@click.option("--sha256", multiple=True, help="A sum that a weights file may have; else refused. Several times.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the parts that are drawn at random.")
+def init(model: str, output: Path, **options: Any) -> None:
+    """Assemble a starting MODEL from public checkpoints. It has to be trained before it codes well.
+
+    \b
+      sodec init sd21 --unet stable-diffusion-2-1-base --vit dinov2-base -o start
+      sodec train compression --model sd21 --start start --data pictures --out run --steps 100000
+    """
+    from .models.start import start
+
+    bundle = start(output, **{name: value for name, value in options.items() if value is not None}, base=model)
+    click.echo(f"{output}: model {bundle.name}, weights {bundle.fingerprint.hex()}, untrained")
+
+
 main.add_command(eval_command)
 
 

@@ -23,6 +23,7 @@ from .picture import PictureLike
 from .rate import checked_quality as checked_quality
 from .view import Region, checked_view
 from .weights import bundled_models, find
+from .weights.hub import located
 
 ON_ERROR = ("raise", "conceal")
 OUTPUTS = {"pil": picture.to_pil, "numpy": picture.to_array, "torch": picture.to_tensor}
@@ -42,9 +43,9 @@ class Codec:
     Parameters
     ----------
     model
-        Name of a bundled model.
+        Name of a bundled model, or "sd21", whose weights are given.
     weights
-        A folder of weights instead of the bundled ones.
+        A folder of weights instead of the bundled ones, or a hub id, "owner/name@revision" (extra: hub).
     device
         "cpu", "cuda" or any other name that torch knows.
     dtype
@@ -66,7 +67,7 @@ class Codec:
     ) -> None:
         self.device = resolve_device(device)
         self.dtype = resolve_dtype(dtype, self.device)
-        self.bundle = find(model, None if weights is None else Path(weights))
+        self.bundle = find(model, None if weights is None else located(weights))
         self.engine = Engine(
             load_model(self.bundle, self.device, self.dtype), self.bundle.coding, self.device, self.dtype
         )

@@ -88,7 +88,6 @@ def test_what_was_folded_is_said_and_is_gone(model):
 
 def test_many_steps_need_the_timestep(model):
     """`one_step=False` is the same network still, so that DDIM runs on it."""
-    _, _, quality = inputs(model)
     torch.manual_seed(2)
     tokens = torch.randn(1, 7, model.config.tokens)
     latent = torch.randn(1, model.config.latent, 8, 8)

@@ -13,7 +13,7 @@ from .config import ModelConfig
 
 
 class Transformation(nn.Module):
-    """T_s: y_hat (B, Cy, h, w) and w (B, Cw, h, w) to the noisy latent l_t (B, Cl, h, w), of `sd21` (B, 4, 2 h, 2 w)."""
+    """T_s: y_hat (B, Cy, h, w) and w (B, Cw, h, w) to the noisy latent l_t, (B, Cl, h, w); of `sd21` twice the size."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

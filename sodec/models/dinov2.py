@@ -58,10 +58,10 @@ class Embeddings(nn.Module):
         return x + self._positions(*patches.shape[-2:]).to(x.dtype)
 
     def _positions(self, height: int, width: int) -> Tensor:
-        first, rest = self.position_embeddings.float().split([1, self.grid**2], 1)
-        grid = rest.reshape(1, self.grid, self.grid, -1).permute(0, 3, 1, 2)
+        trained = self.position_embeddings.float()
+        grid = trained[:, 1:].reshape(1, self.grid, self.grid, -1).permute(0, 3, 1, 2)
         grid = F.interpolate(grid, (height, width), mode="bicubic", align_corners=False)
-        return torch.cat([first, grid.flatten(2).transpose(1, 2)], 1)
+        return torch.cat([trained[:, :1], grid.flatten(2).transpose(1, 2)], 1)
 
 
 class PatchEmbeddings(nn.Module):

@@ -14,6 +14,7 @@ from ..errors import WeightsError
 from .model import SodecModel
 
 MAX_TABLES = 255  # in a set
+TRAINING_FILE = "train.safetensors"  # what only training needs, beside the weights
 
 
 def coding_of(model: SodecModel, probabilities: Sequence[np.ndarray], minimums: np.ndarray) -> weights.Coding:

@@ -36,44 +36,50 @@ class ChannelNorm(nn.Module):
         return channels_last.permute(0, 3, 1, 2)
 
 
-class HificAnalysis(nn.Sequential):
+class HificAnalysis(nn.Module):
     """E: picture (B, 3, H, W) in 0..1, H and W multiples of 16, to y (B, Cy, H/16, W/16)."""
 
     def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
         first, *rest = config.analysis
         layers: list[nn.Module] = [conv(3, first, 7), ChannelNorm(first), nn.ReLU()]
         width = first
         for wider in rest:
             layers += [conv(width, wider, 3, 2), ChannelNorm(wider), nn.ReLU()]
             width = wider
-        super().__init__(*layers, conv(width, config.y_channels))
+        self.layers = nn.Sequential(*layers, conv(width, config.y_channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(2 * x - 1)
+        return self.layers(2 * x - 1)
 
 
-class HificHyperAnalysis(nn.Sequential):
+class HificHyperAnalysis(nn.Module):
     """H_a: y (B, Cy, h, w), padded to multiples of 4 by its edge, to z (B, Cz, ceil(h/4), ceil(w/4))."""
 
     def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
         width = config.hyper
-        super().__init__(
+        self.layers = nn.Sequential(
             conv(config.y_channels, width), nn.ReLU(), conv(width, width, 5, 2), nn.ReLU(),
             conv(width, config.z_channels, 5, 2),
         )  # fmt: skip
 
     def forward(self, y: Tensor) -> Tensor:
-        return super().forward(pad_to(y, 4))
+        return self.layers(pad_to(y, 4))
 
 
-class HificHyperSynthesis(nn.Sequential):
+class HificHyperSynthesis(nn.Module):
     """Features at 1/16 from z (B, Cz, h, w): (B, outputs, 4 h, 4 w). The mean of y is one, w (H_s) another."""
 
     def __init__(self, config: ModelConfig, outputs: int) -> None:
+        super().__init__()
         width = config.hyper
-        super().__init__(
+        self.layers = nn.Sequential(
             doubled(config.z_channels, width, 5), nn.ReLU(), doubled(width, width, 5), nn.ReLU(), conv(width, outputs)
         )
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.layers(z)
 
 
 class ResidualBlock(nn.Module):

@@ -142,7 +142,7 @@ def _fold_scales(decoder: VaeDecoder) -> int:
     _scale(decoder.post_quant_conv, 1 / decoder.scale, bias=False)
     _scale(decoder.decoder.conv_out, 0.5)
     _add_to_bias(decoder.decoder.conv_out, 0.5)
-    decoder.scale, decoder.half = 1.0, False
+    decoder.scale, decoder.centred = 1.0, False
     return 2
 
 

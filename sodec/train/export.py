@@ -11,11 +11,10 @@ from safetensors.torch import load_file, save
 from .. import weights
 from ..errors import TrainingError
 from ..models import ModelConfig
-from ..models.export import coding_of, networks_of
+from ..models.export import TRAINING_FILE, coding_of, networks_of
 from . import checkpoint, prior
 from .parts import Parts
 
-TRAINING_FILE = "train.safetensors"
 ONLY_TRAINING = ("prior.", "latent_encoder.", "model.scale_network.")  # prefixes of what the codec does not read
 
 

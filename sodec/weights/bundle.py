@@ -202,6 +202,8 @@ def _describe(folder: Path) -> dict[str, Any]:
     try:
         description = json.loads(path.read_text())
     except OSError as error:
+        if (folder / "model_index.json").exists() or (folder / "config.json").exists():
+            raise WeightsError(f"{folder} is a public checkpoint; `sodec init` makes weights of it") from None
         raise WeightsError(f"no weights in {folder}: {DESCRIPTION}: {error.strerror}") from None
     except ValueError as error:
         raise WeightsError(f"{path} is not JSON: {error}") from None

@@ -45,7 +45,7 @@ class DiffusionUNet(nn.Module):
 
         down, skips, current = [], [widths[0]], widths[0]
         for level, width in enumerate(widths):
-            block = Level()
+            block = Down()
             for _ in range(layout.unet_blocks):
                 block.add(resnet(current, width), transformer(level))
                 skips.append(current := width)
@@ -54,20 +54,20 @@ class DiffusionUNet(nn.Module):
                 skips.append(width)
             down.append(block)
         self.down_blocks = nn.ModuleList(down)
-        middle = Level()
+        middle = Middle()
         middle.add(resnet(current, current), None)
         lowest = Transformer(current, config.tokens, current // layout.unet_head, layout.groups)
         middle.add(resnet(current, current), lowest)
         self.mid_block = middle
         up = []
         for level, width in reversed(list(enumerate(widths))):
-            block = Level()
+            higher = Up()
             for _ in range(layout.unet_blocks + 1):
-                block.add(resnet(current + skips.pop(), width), transformer(level))
+                higher.add(resnet(current + skips.pop(), width), transformer(level))
                 current = width
             if level > 0:
-                block.upsamplers = nn.ModuleList([Upsample(width)])
-            up.append(block)
+                higher.upsamplers = nn.ModuleList([Upsample(width)])
+            up.append(higher)
         self.up_blocks = nn.ModuleList(up)
         self.conv_norm_out = nn.GroupNorm(layout.groups, widths[0], EPS)
         self.conv_out = conv(widths[0], config.latent)
@@ -81,10 +81,10 @@ class DiffusionUNet(nn.Module):
         x = self.conv_in(pad_to(latent, self.multiple))
         skips = [x]
         for block in self.down_blocks:
-            x = block.descend(x, time, tokens, skips)
-        x = self.mid_block.cross(x, time, tokens)
+            x = block(x, time, tokens, skips)
+        x = self.mid_block(x, time, tokens)
         for block in self.up_blocks:
-            x = block.ascend(x, time, tokens, skips)
+            x = block(x, time, tokens, skips)
         # The one step multiplies what is lost here by 1/sqrt(a_t), so eps is never rounded to 16 bits.
         eps = conv_in_float32(self.conv_out, ops.group_norm(x, self.conv_norm_out, silu=True))
         return eps[..., :height, :width]
@@ -103,10 +103,7 @@ class DiffusionUNet(nn.Module):
 
 
 class Level(nn.Module):
-    """Residual blocks of one resolution, a transformer behind each where there are any, and the change of size."""
-
-    downsamplers: nn.ModuleList
-    upsamplers: nn.ModuleList
+    """Residual blocks of one resolution, with a transformer each or without."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -114,34 +111,48 @@ class Level(nn.Module):
         self.attentions = nn.ModuleList()
 
     def add(self, resnet: ResnetBlock, transformer: Transformer | None) -> None:
-        """Appends a block; of the middle's two, only the second comes with a transformer, which stands between them."""
+        """Appends a block."""
         self.resnets.append(resnet)
         if transformer is not None:
             self.attentions.append(transformer)
 
-    def descend(self, x: Tensor, time: Tensor | None, tokens: Tensor, skips: list[Tensor]) -> Tensor:
-        """Down: every result is appended to `skips`."""
+    def guided(self, number: int, x: Tensor, tokens: Tensor) -> Tensor:
+        """What the transformer behind a residual block makes of its result."""
+        return self.attentions[number](x, tokens) if len(self.attentions) else x
+
+
+class Down(Level):
+    """Every result is appended to `skips`."""
+
+    downsamplers: nn.ModuleList
+
+    def forward(self, x: Tensor, time: Tensor | None, tokens: Tensor, skips: list[Tensor]) -> Tensor:
         for number, resnet in enumerate(self.resnets):
-            x = self._guided(number, resnet(x, time), tokens)
+            x = self.guided(number, resnet(x, time), tokens)
             skips.append(x)
         if hasattr(self, "downsamplers"):
             x = self.downsamplers[0](x)
             skips.append(x)
         return x
 
-    def cross(self, x: Tensor, time: Tensor | None, tokens: Tensor) -> Tensor:
-        """The middle."""
+
+class Middle(Level):
+    """Two residual blocks, a transformer between them."""
+
+    def forward(self, x: Tensor, time: Tensor | None, tokens: Tensor) -> Tensor:
         first, second = self.resnets
         return second(self.attentions[0](first(x, time), tokens), time)
 
-    def ascend(self, x: Tensor, time: Tensor | None, tokens: Tensor, skips: list[Tensor]) -> Tensor:
-        """Up: every block takes the last of `skips`."""
-        for number, resnet in enumerate(self.resnets):
-            x = self._guided(number, resnet(torch.cat([x, skips.pop()], 1), time), tokens)
-        return self.upsamplers[0](x) if hasattr(self, "upsamplers") else x
 
-    def _guided(self, number: int, x: Tensor, tokens: Tensor) -> Tensor:
-        return self.attentions[number](x, tokens) if len(self.attentions) else x
+class Up(Level):
+    """Every residual block takes the last of `skips` too."""
+
+    upsamplers: nn.ModuleList
+
+    def forward(self, x: Tensor, time: Tensor | None, tokens: Tensor, skips: list[Tensor]) -> Tensor:
+        for number, resnet in enumerate(self.resnets):
+            x = self.guided(number, resnet(torch.cat([x, skips.pop()], 1), time), tokens)
+        return self.upsamplers[0](x) if hasattr(self, "upsamplers") else x
 
 
 class TimeEmbedding(nn.Module):

@@ -13,12 +13,12 @@ from .resnet import ResnetBlock, Upsample
 class VaeDecoder(nn.Module):
     """Latent (B, Cl, h, w), as the UNet sees it, to a picture (B, 3, 8 h, 8 w), about 0..1.
 
-    `scale` divides the latent and `half` halves and shifts the picture from -1..1, until both are folded.
+    `scale` divides the latent and `centred` says that the last layer gives -1..1, until both are folded.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.scale, self.half = config.public.latent_scale, True
+        self.scale, self.centred = config.public.latent_scale, True
         self.post_quant_conv = conv(config.latent, config.latent, 1)
         self.decoder = Decoder(config)
 
@@ -26,7 +26,7 @@ class VaeDecoder(nn.Module):
         if self.scale != 1:
             latent = latent / self.scale
         picture = self.decoder(self.post_quant_conv(latent))
-        return picture / 2 + 0.5 if self.half else picture
+        return picture / 2 + 0.5 if self.centred else picture
 
 
 class Decoder(nn.Module):
