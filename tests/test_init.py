@@ -238,7 +238,7 @@ def test_hub_ids(hub, tmp_path, monkeypatch):
     assert hub[-1] == ("someone/model", "abc123", ["*.json", "*.safetensors"])
     with pytest.warns(UserWarning, match="someone/model@c0ffee"):
         located("someone/model")
-    with pytest.raises(WeightsError, match="no repository someone/else$"):
+    with pytest.raises(WeightsError, match=r"no repository someone/else$"):
         located("someone/else@1")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "someone" / "model").mkdir(parents=True)
