@@ -16,7 +16,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
-from tiny import photo
+from safetensors.torch import save_file
+from tiny import photo, write_weights
 
 pytest.importorskip("compressai", reason="needs the extra 'train'")
 
@@ -24,7 +25,8 @@ import sodec
 from sodec.cli import main
 from sodec.container import read
 from sodec.errors import TrainingError
-from sodec.models import TINY
+from sodec.models import SD21_TINY, TINY, SodecModel
+from sodec.models.export import TRAINING_FILE
 from sodec.models.scale_network import ScaleNetwork, bounded
 from sodec.train import losses
 from sodec.train.average import Average
@@ -245,6 +247,45 @@ def test_an_exported_model_codes_and_decodes(chain, tmp_path):
     assert read(data).fingerprint == bundle.fingerprint
 
 
+@pytest.fixture(scope="module")
+def sd21(run, tmp_path_factory):
+    """Checkpoints of `sd21` at reduced width, begun as `sodec init` does: from a folder without a prior."""
+    out = tmp_path_factory.mktemp("sd21")
+    write_weights(out / "start", config=SD21_TINY)
+    state = SodecModel(SD21_TINY).scale_network.state_dict()
+    save_file(
+        {f"model.scale_network.{name}": t.contiguous() for name, t in state.items()}, out / "start" / TRAINING_FILE
+    )
+    options = {"model": "sd21-tiny", "steps": 1, "lora_rank": 2}
+    paths = {"start": out / "start"}
+    paths["compression"] = run("compression", out, **{**options, "lora_rank": 0}, start=(paths["start"],))
+    paths["warm-up"] = run("warm-up", out, **options, start=(paths["start"], paths["compression"]))
+    paths["annealing"] = run("annealing", out, **options, start=(paths["warm-up"],))
+    return paths
+
+
+@pytest.mark.parametrize(
+    ("stage", "before"), [("compression", "start"), ("warm-up", "compression"), ("annealing", "warm-up")]
+)
+def test_sd21_trains_by_configuration_and_keeps_what_is_public(stage, before, sd21):
+    former = restore(sd21["start"]).state_dict() if before == "start" else parameters(sd21[before])
+    after = parameters(sd21[stage])
+    moved = {part(name) for name in former if not torch.equal(former[name], after[name])} - {"prior"}
+    assert moved <= set(STAGES[stage].trains) - {"vit", "latent_decoder"}
+    assert "fidelity" in moved if stage == "compression" else {"unet", "transform", "projection"} <= moved
+
+
+def test_trained_sd21_is_exported_and_codes(sd21, tmp_path):
+    export(sd21["annealing"], tmp_path)
+    codec = sodec.Codec("sd21", weights=tmp_path)
+    assert codec.decompress(codec.compress(photo(40, 70)), output="numpy").shape == (70, 40, 3)
+
+
+def test_sd21_has_no_stage_0(run, tmp_path):
+    with pytest.raises(TrainingError, match="public checkpoints"):
+        run("denoiser", tmp_path, model="sd21-tiny")
+
+
 def test_export_on_the_command_line(chain, tmp_path):
     done = CliRunner().invoke(main, ["export", str(chain["annealing"]), str(tmp_path / "weights")])
     assert done.exit_code == 0, done.output
@@ -440,7 +481,7 @@ def test_nan_stops_with_the_parts_of_the_loss(monkeypatch, run, tmp_path):
         loss = sum(p.sum() for p in parts.model.analysis.parameters()) * float("nan")
         return loss, {"mse_f": loss}
 
-    from sodec.train import run as module
+    from sodec.train import stages as module
 
     stage = STAGES["compression"]
     monkeypatch.setitem(module.STAGES, "compression", type(stage)(broken, stage.trains, 1e-3, 0.1))

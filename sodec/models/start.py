@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from .. import weights
 from ..errors import UnknownModelError, WeightsError
@@ -79,10 +79,9 @@ def start(
     reach = np.arange(-round(4 * Z_DEVIATION), round(4 * Z_DEVIATION) + 1)
     chance = np.exp(-0.5 * (reach / Z_DEVIATION) ** 2)
     z = [chance / chance.sum()] * config.z_channels
-    bundle = weights.write(folder, config.to_dict(), coding_of(model, z, np.full(len(z), reach[0])), networks_of(model))
-    state = model.scale_network.state_dict()
-    save_file({f"model.scale_network.{name}": t.contiguous() for name, t in state.items()}, folder / TRAINING_FILE)
-    return bundle
+    state = {f"model.scale_network.{name}": t.contiguous() for name, t in model.scale_network.state_dict().items()}
+    coding = coding_of(model, z, np.full(len(z), reach[0]))
+    return weights.write(folder, config.to_dict(), coding, networks_of(model), {TRAINING_FILE: save(state)})
 
 
 def _part(folder: Path, name: str) -> Path:

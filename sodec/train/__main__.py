@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 
+from ..models import CONFIGS
 from .recipe import train_all
-from .run import CONFIGS, train
+from .run import train
 from .stages import STAGES
 
 

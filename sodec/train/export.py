@@ -31,11 +31,15 @@ def export(path: Path, folder: Path) -> weights.Bundle:
 
 
 def restore(folder: Path) -> Parts:
-    """The parts as `export` wrote them, to train on from: all as they were, but networks rounded to float16."""
+    """The parts as `export` wrote them, to train on from: all as they were, but networks rounded to float16.
+
+    Those of `sodec init` have no prior yet; it begins as a new one.
+    """
     bundle = weights.find("", folder)
     parts = Parts(ModelConfig.from_dict(dict(bundle.config)))
+    new = {f"prior.{name}": value for name, value in parts.prior.state_dict().items()}
     try:
-        state = load_file(folder / TRAINING_FILE)
+        state = new | load_file(folder / TRAINING_FILE)
         state |= {f"model.{name}": torch.from_numpy(array).float() for name, array in bundle.tensors().items()}
         parts.load_state_dict(state)
     except (OSError, SafetensorError, RuntimeError) as error:

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
 
+from ..models.prepare import merge_adapters
 from .parts import Parts
 
 
 def inject(parts: Parts, rank: int) -> None:
-    """Gives every convolution and linear layer of the UNet an adapter; `leave` reads its weight itself and has none."""
+    """Gives every convolution and linear layer of the UNet an adapter but the last, whose weight is read by itself."""
     from peft import LoraConfig, inject_adapter_in_model
 
     unet = parts.model.unet
-    names = [name for name, module in unet.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
-    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=[name for name in names if name != "leave"])
-    inject_adapter_in_model(config, unet)
+    last = unet.ends()[1]
+    names = [name for name, m in unet.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear)) and m is not last]
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=names), unet)
 
 
 def merge(parts: Parts) -> None:
     """Adds the adapters to the weights and removes them; the UNet is then as it was built."""
-    child: Any
-    for module in list(parts.model.unet.modules()):
-        for name, child in list(module.named_children()):
-            if hasattr(child, "base_layer"):
-                child.merge()
-                setattr(module, name, child.base_layer)
+    merge_adapters(parts.model.unet)

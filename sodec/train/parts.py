@@ -30,17 +30,23 @@ class Coded(NamedTuple):
 
 
 class Parts(nn.Module):
-    """The model with the parts that only training needs. A part's name is its attribute's."""
+    """The model with the parts that only training needs. A part's name is its attribute's.
+
+    There is a latent encoder for `lite` alone, whose autoencoder is trained here.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.model = SodecModel(config)
         self.prior = make_prior(config.z_channels)
-        self.latent_encoder = LatentEncoder(config).to(memory_format=torch.channels_last)
+        self.latent_encoder: nn.Module | None = None
+        if config.sizes is None:
+            self.latent_encoder = LatentEncoder(config).to(memory_format=torch.channels_last)
 
     def names(self) -> list[str]:
         """Names of all parts."""
-        return ["prior", "latent_encoder", *(name for name, _ in self.model.named_children())]
+        own = [name for name, _ in self.named_children() if name != "model"]
+        return [*own, *(name for name, _ in self.model.named_children())]
 
     def part(self, name: str) -> nn.Module:
         """The part of this name."""

@@ -17,7 +17,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
 from ..errors import TrainingError
-from ..models import LITE, TINY
+from ..models import CONFIGS
 from . import checkpoint, lora
 from .adversary import Critic, critic_loss
 from .average import Average
@@ -26,9 +26,8 @@ from .export import restore
 from .parts import Parts
 from .perceptual import make_perceptual
 from .report import LOG_EVERY, Report
-from .stages import PERCEPTUAL_EVERY, STAGES, Batch, Stage, lowest_quality
+from .stages import PERCEPTUAL_EVERY, Batch, Stage, lowest_quality, plan_of
 
-CONFIGS = {"lite": LITE, "tiny": TINY}
 WARM_UP_STEPS = 100
 SAVE_SECONDS = 120
 BETAS = (0.9, 0.99)
@@ -83,12 +82,11 @@ def train(
         An unknown stage, a budget that is not one of steps and minutes, no data, a checkpoint of another
         configuration, a disk that is full, or a loss that is not a number: the step and the tensor are named.
     """
-    if stage not in STAGES:
-        raise TrainingError(f"unknown stage {stage!r}; there are {', '.join(STAGES)}")
+    plan = plan_of(stage, CONFIGS[model])
     if (steps is None) == (minutes is None):
         raise TrainingError(f"give steps or minutes, not both or neither (steps={steps}, minutes={minutes})")
     out.mkdir(parents=True, exist_ok=True)
-    run = _Run(STAGES[stage], model, start, out / f"{stage}.pt", seed, ema, lora_rank, device)
+    run = _Run(plan, model, start, out / f"{stage}.pt", seed, ema, lora_rank, device)
     if compiled:
         for name in run.parts.names():
             run.parts.part(name).compile()

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import TrainingError
+from ..models import ModelConfig
 from .adversary import generator_loss
 from .losses import LAMBDA_HIGH, LAMBDA_LOW, lambdas, lattice, log_linear, squared_error, structure
 from .parts import Parts
@@ -67,6 +69,7 @@ def lowest_quality(plan: Stage, progress: float) -> float:
 
 def autoencoder(parts: Parts, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     """Stage 0: E_m and D_m; a little noise and a pull to zero keep the latent smooth, near unit variance."""
+    assert parts.latent_encoder is not None
     latent = parts.latent_encoder(batch.x).float()
     x = parts.model.latent_decoder(latent + 0.1 * torch.randn_like(latent))
     error = squared_error(x, batch.x)
@@ -79,6 +82,7 @@ def autoencoder(parts: Parts, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
 def denoiser(parts: Parts, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     """Stage 0: the noise of a noisy latent at every t, guided by tokens of the original picture."""
     model = parts.model
+    assert parts.latent_encoder is not None
     with torch.no_grad():
         latent = parts.latent_encoder(batch.x).float()
     step = torch.randint(0, len(model.alphas), (len(latent),)).to(latent.device)
@@ -103,17 +107,23 @@ def compression(parts: Parts, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
 
 
 def warm_up(parts: Parts, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-    """Stage 2: the diffusion branch learns to turn the frozen coded latent into E_m's latent, and that to a picture."""
+    """Stage 2: the diffusion branch learns to turn the frozen coded latent into one that D_m makes a picture of.
+
+    Of `lite` it should be E_m's too; the paper, and `sd21`, judge the picture alone.
+    """
     with torch.no_grad():
         coded = parts.code(batch.x, batch.quality)
         fidelity = parts.model.fidelity(coded.y_hat, batch.quality).float()
-        latent = parts.latent_encoder(batch.x).float()
     x, clean = _diffuse(parts, coded.y_hat, coded.z_hat, fidelity, batch.quality)
     batch.decoded = (x.detach(), coded.y_hat)
     error = squared_error(x, batch.x)
     weight = lambdas(batch.quality)
     loss = (weight * error * _balance(weight)).mean()
-    loss = loss + _appearance(x, batch, batch.quality) + 0.05 * F.mse_loss(clean, latent)
+    loss = loss + _appearance(x, batch, batch.quality)
+    if parts.latent_encoder is not None:
+        with torch.no_grad():
+            latent = parts.latent_encoder(batch.x).float()
+        loss = loss + 0.05 * F.mse_loss(clean, latent)
     return loss, {"mse": error.mean(), "mse_f": squared_error(fidelity, batch.x).mean()}
 
 
@@ -150,6 +160,23 @@ STAGES: dict[str, Stage] = {
     # the decoder side alone: a critic must not change what is sent
     "adversarial": Stage(annealing, (*DIFFUSION, "latent_decoder"), 1e-4, 0.0, perceptual=True, adversarial=True),
 }
+
+
+PUBLIC = ("vit", "latent_decoder")  # parts of `sd21` that stay as they were published
+PUBLIC_RATE = 0.1  # of lite's learning rates: 1e-4 for the coding, as HiFiC's, and 5e-5 for the UNet, as OSEDiff's
+
+
+def plan_of(stage: str, config: ModelConfig) -> Stage:
+    """The stage of this name as `config` has it. `TrainingError` where there is no such stage."""
+    if stage not in STAGES:
+        raise TrainingError(f"unknown stage {stage!r}; there are {', '.join(STAGES)}")
+    plan = STAGES[stage]
+    if config.sizes is None:
+        return plan
+    if stage in ("autoencoder", "denoiser"):
+        raise TrainingError(f"stage {stage!r} is not for {config.name}, whose parts begin from public checkpoints")
+    trains = tuple(name for name in plan.trains if name not in PUBLIC)
+    return replace(plan, trains=trains, learning_rate=plan.learning_rate * PUBLIC_RATE)
 
 
 def _diffuse(parts: Parts, y_hat: Tensor, z_hat: Tensor, fidelity: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:

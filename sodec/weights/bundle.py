@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from ..errors import UnknownModelError, WeightsError
 
@@ -156,9 +156,10 @@ def write(
     names = [*shards, *extra, DESCRIPTION]
     beside = {name: folder / f"{name}.partial" for name in names}
     try:
+        sums = {}
         for name, arrays in shards.items():
-            save_file(arrays, beside[name])
-        sums = {name: sha256(beside[name]) for name in shards}
+            sums[name] = hashlib.sha256(data := save(arrays)).hexdigest()
+            beside[name].write_bytes(data)
         told = {"format": FORMAT, "fingerprint": _fingerprint(sums).hex(), "config": dict(config), "files": sums}
         for name, data in {**extra, DESCRIPTION: (json.dumps(told, indent=2) + "\n").encode()}.items():
             beside[name].write_bytes(data)
