@@ -62,6 +62,13 @@ def main() -> None:
 
 def _model_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
+        click.option(
+            "--tile",
+            type=int,
+            default=1024,
+            show_default=True,
+            help="Pixels decoded at once, a side; smaller takes less memory.",
+        ),
         click.option("--threads", type=click.IntRange(1), help="Threads of the networks (default: torch's choice)."),
         click.option("--dtype", default="auto", help="float32, bfloat16, float16, or auto.", show_default=True),
         click.option("--device", default="cpu", help="cpu, cuda, cuda:1, ...", show_default=True),
@@ -234,19 +241,21 @@ def init(model: str, output: Path, **options: Any) -> None:
 main.add_command(eval_command)
 
 
-def _codec(model: str, weights: Path | None, device: str, dtype: str, threads: int | None, workers: int = 1) -> Codec:
+def _codec(
+    model: str, weights: Path | None, device: str, dtype: str, threads: int | None, tile: int, workers: int = 1
+) -> Codec:
     import torch
 
     from .codec import Codec
 
     if threads or workers > 1:
         torch.set_num_threads(threads or max(1, torch.get_num_threads() // workers))
-    return Codec(model, weights=weights, device=device, dtype=dtype)
+    return Codec(model, weights=weights, device=device, dtype=dtype, tile=tile)
 
 
 def _model_of(options: dict[str, Any]) -> dict[str, Any]:
     """Takes what `_model_options` added out of `options`."""
-    return {name: options.pop(name) for name in ("model", "weights", "device", "dtype", "threads")}
+    return {name: options.pop(name) for name in ("model", "weights", "device", "dtype", "threads", "tile")}
 
 
 def _compressor(workers: int, model: dict[str, Any], show: bool = False, **options: Any) -> batch.Convert:

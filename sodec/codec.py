@@ -11,20 +11,22 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import container, picture, rate
+from . import container, memory, picture, rate
 from .decoding import TileSource, decode
 from .encoding import encode
 from .engine import Engine
-from .errors import DamageWarning, UnknownModelError
+from .errors import DamageWarning, DeviceError, UnknownModelError
 from .files import StreamLike, read_stream
 from .models import SodecModel
 from .models.load import load_model, resolve_device, resolve_dtype
 from .picture import PictureLike
 from .rate import checked_quality as checked_quality
+from .tiles import TILE
 from .view import Region, checked_view
 from .weights import bundled_models, find
 from .weights.hub import located
 
+MIN_TILE = 128
 ON_ERROR = ("raise", "conceal")
 OUTPUTS = {"pil": picture.to_pil, "numpy": picture.to_array, "torch": picture.to_tensor}
 
@@ -50,26 +52,46 @@ class Codec:
         "cpu", "cuda" or any other name that torch knows.
     dtype
         "float32", "bfloat16", "float16", or "auto": bfloat16 where the processor multiplies it natively.
+    tile
+        Side in pixels of what is decoded at once, a multiple of 128. Smaller ones take less memory and more time.
+    cuda_graphs
+        Replays the decoder's networks as CUDA graphs, one for each size met more than once. Not tried on a GPU yet.
 
     Attributes
     ----------
+    prepared
+        How the networks were specialised for this device; printed, it is a summary.
     lost
         The rectangles (x, y, width, height) that the last `decompress` filled from their surroundings.
 
     Raises
     ------
     UnknownModelError, WeightsError, DeviceError
-        No such model; a file that is missing, altered or of another configuration; no such device or dtype.
+        No such model; a file that is missing, altered or of another configuration; no such device or dtype, or too
+        little memory (in `decompress` too), with the size that is needed and a tile that would fit.
     """
 
     def __init__(
-        self, model: str = "lite", *, weights: str | Path | None = None, device: str = "cpu", dtype: str = "auto"
+        self,
+        model: str = "lite",
+        *,
+        weights: str | Path | None = None,
+        device: str = "cpu",
+        dtype: str = "auto",
+        tile: int = TILE,
+        cuda_graphs: bool = False,
     ) -> None:
+        if tile < MIN_TILE or tile % MIN_TILE:
+            raise ValueError(f"tile {tile} is not a multiple of {MIN_TILE}")
         self.device = resolve_device(device)
         self.dtype = resolve_dtype(dtype, self.device)
         self.bundle = find(model, None if weights is None else located(weights))
+        if cuda_graphs and self.device.type != "cuda":
+            raise DeviceError(f"CUDA graphs need a CUDA device, this one is {self.device}")
+        memory.check_weights(self.bundle.size, self.device, self.dtype, self.bundle.name)
+        self.prepared = load_model(self.bundle, self.device, self.dtype)
         self.engine = Engine(
-            load_model(self.bundle, self.device, self.dtype), self.bundle.coding, self.device, self.dtype
+            self.prepared.model, self.bundle.coding, self.device, self.dtype, tile=tile, cuda_graphs=cuda_graphs
         )
         self.lost: list[Region] = []
 

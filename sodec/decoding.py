@@ -158,7 +158,7 @@ def _joined(
     def shown_part(box: Box) -> Box:
         return box.grown(BLEND, whole.right, whole.bottom).common(wanted)
 
-    rows = list(_rows(whole, wanted))
+    rows = list(_rows(whole, wanted, engine.tile))
     count, done = sum(map(len, rows)), 0
     carried = np.zeros((0, out.shape[1], 3), np.float32)
     for number, row in enumerate(rows):
@@ -192,10 +192,10 @@ def _joined(
     return out
 
 
-def _rows(whole: Box, wanted: Box) -> Iterator[list[Box]]:
+def _rows(whole: Box, wanted: Box, tile: int) -> Iterator[list[Box]]:
     """The tiles of synthesis whose ramps reach into `wanted`, row by row."""
     row: list[Box] = []
-    for box in tiles.grid(whole.right, whole.bottom):
+    for box in tiles.grid(whole.right, whole.bottom, tile):
         shown = box.grown(BLEND, whole.right, whole.bottom).common(wanted)
         if shown.width <= 0 or shown.height <= 0:
             continue

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import symbols
+from . import memory, symbols
 from .models import SodecModel
-from .tiles import HALO, Box, padded
+from .models.graphs import GraphedDecoder
+from .tiles import CELL, HALO, TILE, Box, padded
 from .weights import Coding
 
 MAX_SYMBOL = 32767
@@ -39,12 +40,18 @@ class Engine:
 
     Attributes
     ----------
+    tile
+        Side in pixels of what is synthesised at once, beside its halo.
     times
         Seconds by stage, added up until `times` is replaced.
     """
 
-    def __init__(self, model: SodecModel, coding: Coding, device: torch.device, dtype: torch.dtype) -> None:
-        self.model, self.coding, self.device, self.dtype = model, coding, device, dtype
+    def __init__(
+        self, model: SodecModel, coding: Coding, device: torch.device, dtype: torch.dtype, *,
+        tile: int = TILE, cuda_graphs: bool = False,
+    ) -> None:  # fmt: skip
+        self.model, self.coding, self.device, self.dtype, self.tile = model, coding, device, dtype, tile
+        self.graphed = GraphedDecoder(model) if cuda_graphs else None
         self.times: dict[str, float] = defaultdict(float)
 
     # -- encoding
@@ -102,12 +109,19 @@ class Engine:
         """
         at = torch.tensor([quality], device=self.device)
         y_hat = features.y_hat.to(self.dtype)
-        with self.stage("fidelity"):
-            faithful = self.model.fidelity(y_hat, at)
-        if fidelity == 1:
-            return faithful.float().clamp(0, 1)
-        assert features.w is not None
-        full = self._refine(y_hat, features.w, faithful, at).float().clamp(0, 1)
+        memory.check(self.model.config, self.device, self.dtype, CELL * y_hat.shape[-2], CELL * y_hat.shape[-1])
+        if self.graphed is not None and fidelity < 1:
+            assert features.w is not None
+            with self.stage("networks"):
+                full, faithful = self.graphed(y_hat, features.w, at)
+        else:
+            with self.stage("fidelity"):
+                faithful = self.model.fidelity(y_hat, at)
+            if fidelity == 1:
+                return faithful.float().clamp(0, 1)
+            assert features.w is not None
+            full = self._refine(y_hat, features.w, faithful, at)
+        full = full.float().clamp(0, 1)
         return full if fidelity == 0 else full + fidelity * (faithful.float().clamp(0, 1) - full)
 
     def _refine(self, y_hat: Tensor, w: Tensor, fidelity: Tensor, quality: Tensor) -> Tensor:

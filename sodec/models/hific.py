@@ -59,12 +59,12 @@ class HificHyperAnalysis(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width = config.hyper
+        last = conv(width, config.z_channels, 5, 2)
         self.layers = nn.Sequential(
-            conv(config.y_channels, width), nn.ReLU(), conv(width, width, 5, 2), nn.ReLU(),
-            conv(width, config.z_channels, 5, 2),
-        )  # fmt: skip
+            conv(config.y_channels, width), nn.ReLU(), conv(width, width, 5, 2), nn.ReLU(), last
+        )
         with torch.no_grad():
-            self.layers[-1].weight.mul_(64.0)  # z is rounded: at first it has to say something at all
+            last.weight.mul_(64.0)  # z is rounded: at first it has to say something at all
 
     def forward(self, y: Tensor) -> Tensor:
         return self.layers(pad_to(y, 4))

@@ -12,22 +12,24 @@ from ..errors import DeviceError, WeightsError
 from ..weights import Bundle
 from .config import ModelConfig
 from .model import SodecModel
-from .prepare import prepare
+from .prepare import Prepared, prepare
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def load_model(bundle: Bundle, device: torch.device, dtype: torch.dtype) -> SodecModel:
-    """The model, ready to run: frozen and specialised by `prepare`.
+def load_model(bundle: Bundle, device: torch.device, dtype: torch.dtype) -> Prepared:
+    """The model, ready to run: frozen and specialised by `prepare`. Raises as `read_model`."""
+    return prepare(read_model(bundle), device, dtype)
 
-    `WeightsError` names tensors that are missing or do not fit.
-    """
+
+def read_model(bundle: Bundle) -> SodecModel:
+    """The model as it was trained, in float32 on the CPU. `WeightsError` names tensors that are missing or misfit."""
     config = ModelConfig.from_dict(dict(bundle.config))
     model = _empty(config)
     del model.scale_network  # its integers run in the native module
     arrays = bundle.tensors()
     fill(model, {name: torch.from_numpy(arrays.pop(name).astype(np.float32)) for name in list(arrays)}, bundle.folder)
-    return prepare(model, device, dtype).model
+    return model
 
 
 def fill(model: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:

@@ -64,8 +64,8 @@ def schedule(base: ModelConfig, path: Path, prediction: str | None = None) -> Mo
     if kind != "epsilon":
         hint = " (SD 2.1 at 768 pixels? the 512 base predicts epsilon)" if kind == "v_prediction" else ""
         raise WeightsError(f"{path}: prediction_type is {kind!r}, this model needs 'epsilon'{hint}")
-    betas = {name: float(told.get(name, getattr(base, name))) for name in ("beta_start", "beta_end")}
-    return dataclasses.replace(base, **betas)
+    first, last = (float(told.get(name, getattr(base, name))) for name in ("beta_start", "beta_end"))
+    return dataclasses.replace(base, beta_start=first, beta_end=last)
 
 
 def vae_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -81,6 +81,11 @@ class Bundle:
         except KeyError as error:
             raise WeightsError(f"{self.folder / CODING_FILE} has no tensor {error.args[0]!r}") from None
 
+    @property
+    def size(self) -> int:
+        """Bytes of the networks' files."""
+        return sum((self.folder / name).stat().st_size for name in self.files if name != CODING_FILE)
+
     def tensors(self) -> dict[str, np.ndarray]:
         """Every tensor of the networks by name, float16."""
         found: dict[str, np.ndarray] = {}

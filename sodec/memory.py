@@ -1,0 +1,63 @@
+"""How much memory decoding takes, and whether there is so much: said before it is tried."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from .errors import DeviceError
+from .models import ModelConfig
+from .tiles import HALO
+
+TILES = (1024, 512, 256, 128)
+ALIVE = 3  # tensors at once where the latent decoder is widest: input, normalised input, output
+
+
+def decoding_bytes(config: ModelConfig, dtype: torch.dtype, height: int, width: int) -> int:
+    """What a window of so many pixels takes beside the weights, by the latent decoder's widest level: a lower bound."""
+    last = 1 if config.sizes is not None else 4  # pixels across a position of the last level
+    levels = len(config.decoder)
+    scales = [last * 2 ** (levels - 1 - level) for level in range(levels)]
+    # A level is entered with the width of the one before it.
+    entered = [config.decoder[0], *config.decoder[:-1]]
+    channels = max(wide / scale**2 for wide, scale in zip(entered, scales, strict=True))
+    return round(ALIVE * channels * height * width * dtype.itemsize)
+
+
+def check(config: ModelConfig, device: torch.device, dtype: torch.dtype, height: int, width: int) -> None:
+    """`DeviceError` where a window of so many pixels does not fit; it names a tile that would, if one does."""
+    free, needed = available(device), decoding_bytes(config, dtype, height, width)
+    if free is None or needed <= free:
+        return
+    fitting = [tile for tile in TILES if decoding_bytes(config, dtype, tile + 2 * HALO, tile + 2 * HALO) <= free]
+    advice = f"tile={fitting[0]} (--tile {fitting[0]}) would fit" if fitting else "no tile would fit"
+    raise DeviceError(
+        f"decoding {width}x{height} pixels at once with {config.name} takes {_gb(needed)} or more beside the weights; "
+        f"{device} has {_gb(free)} free: {advice}"
+    )
+
+
+def check_weights(size: int, device: torch.device, dtype: torch.dtype, name: str) -> None:
+    """`DeviceError` where weights of `size` bytes in 16 bits do not fit the device in `dtype`."""
+    free, needed = available(device), size // 2 * dtype.itemsize
+    if free is not None and needed > free:
+        raise DeviceError(f"the weights of {name} take {_gb(needed)}; {device} has {_gb(free)} free")
+
+
+def available(device: torch.device) -> int | None:
+    """Bytes that can be taken on the device; None where it can't be told."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + unused
+    if device.type == "cpu":
+        try:
+            lines = Path("/proc/meminfo").read_text().splitlines()
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+        except (OSError, StopIteration):
+            return None
+    return None
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.2f} GB"

@@ -1,0 +1,118 @@
+"""The decoder on a GPU without the CPU's share of it: CUDA graphs by size, the fidelity branch on a stream of its own.
+
+Not one line of this that needs a GPU has run on one: it is off unless asked for (`Codec(cuda_graphs=True)`). The tests
+run its bookkeeping on a CPU.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from .model import SodecModel
+
+CAPACITY = 4  # graphs: each holds the memory of a whole decode
+REMEMBERED = 256  # sizes met before
+WARM_UPS = 2
+
+Value = TypeVar("Value")
+Decode = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class SizeCache(Generic[Value]):
+    """At most `capacity` values by key; the one that was not asked for the longest goes first."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._kept: OrderedDict[Hashable, Value] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, key: Hashable) -> Value | None:
+        """The value, or None."""
+        if key in self._kept:
+            self._kept.move_to_end(key)
+        return self._kept.get(key)
+
+    def put(self, key: Hashable, value: Value) -> None:
+        """Keeps it."""
+        self._kept[key] = value
+        self._kept.move_to_end(key)
+        if len(self._kept) > self.capacity:
+            self._kept.popitem(last=False)
+
+
+class GraphedDecoder:
+    """y_hat (1, Cy, h, w), w (1, Cw, h, w) and quality (1,) to the full and the fidelity picture, as decoded.
+
+    A size is captured when it is met the second time: most windows of a large picture are of one size, and a picture
+    decoded once is not worth it. Sizes are exact, not rounded up, since what is around a window changes its pixels.
+    """
+
+    def __init__(
+        self, model: SodecModel, capture: Callable[[Decode, tuple[Tensor, ...]], Decode] | None = None
+    ) -> None:
+        self.model = model
+        self.graphs: SizeCache[Decode] = SizeCache(CAPACITY)
+        self._met: SizeCache[bool] = SizeCache(REMEMBERED)
+        self._capture = capture or Captured
+        self._side = torch.cuda.Stream() if capture is None else None
+
+    def __call__(self, y_hat: Tensor, w: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
+        key = (tuple(y_hat.shape), y_hat.dtype)
+        graph = self.graphs.get(key)
+        if graph is None:
+            if self._met.get(key) is None:
+                self._met.put(key, True)
+                return self.decode(y_hat, w, quality)
+            graph = self._capture(self.decode, (y_hat, w, quality))
+            self.graphs.put(key, graph)
+        return graph(y_hat, w, quality)
+
+    def decode(self, y_hat: Tensor, w: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
+        """The networks, the fidelity branch beside T_s where there are streams."""
+        model = self.model
+        if self._side is None:
+            faithful = model.fidelity(y_hat, quality)
+            tokens = model.guidance(faithful)
+            l_t = model.transform(y_hat, w, quality)
+        else:
+            here = torch.cuda.current_stream()
+            self._side.wait_stream(here)
+            with torch.cuda.stream(self._side):
+                faithful = model.fidelity(y_hat, quality)
+                tokens = model.guidance(faithful)
+            l_t = model.transform(y_hat, w, quality)
+            here.wait_stream(self._side)
+            for tensor in (faithful, tokens):
+                tensor.record_stream(here)
+        l_0 = model.denoise(l_t, tokens).to(y_hat.dtype)
+        return model.latent_decoder(l_0), faithful
+
+
+class Captured:
+    """A CUDA graph of `function` at the sizes of `inputs`. It is fed by copying, and gives copies."""
+
+    def __init__(self, function: Decode, inputs: tuple[Tensor, ...]) -> None:
+        self.inputs = tuple(tensor.clone() for tensor in inputs)
+        here, side = torch.cuda.current_stream(), torch.cuda.Stream()
+        side.wait_stream(here)
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UPS):
+                function(*self.inputs)  # type: ignore[call-arg]
+        here.wait_stream(side)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.outputs = function(*self.inputs)  # type: ignore[call-arg]
+
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        for own, given in zip(self.inputs, inputs, strict=True):
+            own.copy_(given)
+        self.graph.replay()
+        full, faithful = self.outputs
+        return full.clone(), faithful.clone()

@@ -1,0 +1,54 @@
+"""Bookkeeping of the graphs by size, on a CPU: nothing is captured here.
+
+pytest tests/test_graphs.py
+"""
+
+import torch
+from tiny import codec
+
+from sodec.models.graphs import CAPACITY, GraphedDecoder, SizeCache
+
+
+def test_the_cache_is_bounded_and_drops_what_was_unused_longest():
+    cache = SizeCache(2)
+    cache.put("a", 1)
+    cache.put("b", 2)
+    assert cache.get("a") == 1
+    cache.put("c", 3)
+    assert len(cache) == 2
+    assert cache.get("b") is None
+    assert (cache.get("a"), cache.get("c")) == (1, 3)
+
+
+def test_a_size_is_captured_when_met_again_and_the_oldest_goes():
+    captured = []
+
+    def capture(decode, inputs):
+        captured.append(tuple(inputs[0].shape[-2:]))
+        return decode
+
+    model = codec().model
+    decoder = GraphedDecoder(model, capture)
+
+    def decode(height, width):
+        y_hat = torch.randn(1, model.config.y_channels, height, width, dtype=codec().dtype)
+        w = torch.randn(1, model.config.content, height, width, dtype=codec().dtype)
+        quality = torch.tensor([50.0])
+        with torch.inference_mode():
+            full, faithful = decoder(y_hat, w, quality)
+            expected = model.fidelity(y_hat, quality)
+            assert torch.equal(faithful, expected)
+            assert torch.equal(full.float().clamp(0, 1), model.refine(y_hat, w, expected, quality))
+
+    decode(4, 4)
+    assert captured == []
+    for _ in range(2):
+        decode(4, 4)
+    assert captured == [(4, 4)]
+    for width in range(5, 5 + CAPACITY):
+        for _ in range(3):
+            decode(4, width)
+    assert len(decoder.graphs) == CAPACITY
+    assert captured == [(4, 4), *((4, width) for width in range(5, 5 + CAPACITY))]
+    decode(4, 4)
+    assert captured[-1] == (4, 4), "it was dropped, and is captured again at once"

@@ -1,0 +1,83 @@
+"""Memory: what does not fit is said before it is tried, and a smaller tile is the way out.
+
+pytest tests/test_memory.py
+"""
+
+import numpy as np
+import pytest
+import torch
+from tiny import folder, photo
+
+import sodec
+from sodec import memory
+from sodec.errors import DeviceError
+from sodec.models import LITE, SD21
+
+CPU = torch.device("cpu")
+
+
+def test_estimate_grows_with_pixels_and_width():
+    small = memory.decoding_bytes(SD21, torch.bfloat16, 512, 512)
+    assert memory.decoding_bytes(SD21, torch.bfloat16, 1024, 512) == 2 * small
+    assert memory.decoding_bytes(SD21, torch.float32, 512, 512) == 2 * small
+    assert memory.decoding_bytes(LITE, torch.bfloat16, 512, 512) < small / 20
+
+
+@pytest.fixture
+def little(monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda device: 1_000_000_000)
+
+
+def test_too_large_a_window_names_the_tile_that_fits(little):
+    with pytest.raises(
+        DeviceError, match=r"1152x1152 pixels at once with sd21 takes 4\.08 GB.*1\.00 GB free: tile=256"
+    ):
+        memory.check(SD21, CPU, torch.float32, 1152, 1152)
+    memory.check(SD21, CPU, torch.float32, 256 + 128, 256 + 128)
+
+
+def test_weights_too_large_are_named(little):
+    with pytest.raises(DeviceError, match=r"weights of sd21 take 4\.80 GB"):
+        memory.check_weights(2_400_000_000, CPU, torch.float32, "sd21")
+
+
+def test_the_codec_asks(monkeypatch):
+    codec = sodec.Codec(weights=folder())
+    data = codec.compress(photo(100, 80))
+    monkeypatch.setattr(memory, "available", lambda device: 100)
+    with pytest.raises(DeviceError, match=r"no tile would fit"):
+        codec.decompress(data)
+    with pytest.raises(DeviceError, match="weights of tiny"):
+        sodec.Codec(weights=folder())
+
+
+def test_what_is_free_is_known_here():
+    free = memory.available(CPU)
+    assert free is None or free > 0
+
+
+def test_a_smaller_tile_gives_nearly_the_same_picture():
+    picture = photo(300, 280)
+    whole, cut = sodec.Codec(weights=folder()), sodec.Codec(weights=folder(), tile=128)
+    data = whole.compress(picture, 80)
+    told = []
+    cut.decompress(data, progress=told.append)
+    assert len(told) == 9
+    a, b = (codec.decompress(data, output="numpy").astype(int) for codec in (whole, cut))
+    assert a.shape == b.shape
+    # Tokens see less of the picture and so differ; noise of two random networks would differ by far more.
+    assert np.abs(a - b).mean() < 0.25 * np.abs(a - a.mean()).mean()
+
+
+@pytest.mark.parametrize("tile", [0, 100, 64])
+def test_tiles_that_are_none_are_named(tile):
+    with pytest.raises(ValueError, match=f"tile {tile}"):
+        sodec.Codec(weights=folder(), tile=tile)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu_is_named():
+    with pytest.raises(DeviceError, match="sees no CUDA GPU"):
+        sodec.Codec(weights=folder(), device="cuda")
+    with pytest.raises(DeviceError, match="CUDA graphs need a CUDA device"):
+        sodec.Codec(weights=folder(), cuda_graphs=True)
