@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from . import __version__, batch
+from .bench.cli import bench_command
 from .errors import OutputError, SodecError, UnsupportedPictureError, ViewError
 from .evaluate.cli import eval_command
 from .files import write_file
@@ -239,6 +240,7 @@ def init(model: str, output: Path, **options: Any) -> None:
 
 
 main.add_command(eval_command)
+main.add_command(bench_command)
 
 
 def _codec(

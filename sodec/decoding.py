@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from .view import Region, View
 
 Symbols = tuple[np.ndarray, np.ndarray]
 Progress = Callable[[float], None]
+T = TypeVar("T")
 
 
 class Decoded(NamedTuple):
@@ -77,7 +78,7 @@ class TileSource:
         """Makes tiles ready, side by side: the native coder leaves the GIL to the others. `lost` takes the rest."""
         missing = [number for number in numbers if number not in self.ready and number not in self.lost]
         with self.engine.stage("entropy"):
-            read = _side_by_side(self._symbols_or_none if self.conceal else self.symbols, missing)
+            read = side_by_side(self._symbols_or_none if self.conceal else self.symbols, missing)
         with self.engine.stage("hyper-synthesis"):
             for number, found in zip(missing, read, strict=True):
                 if found is None:
@@ -228,7 +229,8 @@ def _shrunk_alpha(alpha: np.ndarray, wanted: Box, shrink: int) -> np.ndarray:
     return blocks.mean((1, 3)).round().astype(np.uint8)
 
 
-def _side_by_side(one: Callable[[int], Symbols | None], numbers: list[int]) -> list[Symbols | None]:
+def side_by_side(one: Callable[[int], T], numbers: list[int]) -> list[T]:
+    """`one` of each number, in threads: for what leaves the GIL to the others."""
     if len(numbers) <= 1:
         return [one(n) for n in numbers]
     with ThreadPoolExecutor() as pool:

@@ -1,0 +1,161 @@
+"""A report's JSON as tables, markdown. What was not measured stays empty, and is named with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..evaluate.run import markdown
+
+Json = dict[str, Any]
+
+SUMS = {
+    "decode_network": "decode, networks only",
+    "decode_end_to_end": "decode, bytes to pixels",
+    "encode_network": "encode, networks only",
+    "encode_end_to_end": "encode, pixels to bytes",
+}
+
+
+def text(reports: Sequence[Json]) -> str:
+    """Every table of every report, then one that puts them side by side."""
+    blocks = []
+    for report in reports:
+        blocks += [f"{report['model']} {report['sodec']}, weights {report['weights']}, {machine_line(report)}"]
+        blocks += [stage_table(size) for size in report["sizes"]]
+        if report["ratios"]:
+            blocks += [ratio_table(report["ratios"]), *emulation_notes(report["ratios"])]
+        if report["growth"]:
+            blocks += [growth_table(report["growth"]), *map(exponent_line, report["growth"])]
+        blocks += [f"not measured: {name}: {why}" for name, why in report["not_measured"].items()]
+    return "\n\n".join([*blocks, summary(reports)]) + "\n"
+
+
+def machine_line(report: Json) -> str:
+    """The hardware's name first."""
+    m, c = report["machine"], report["ceilings"]
+    where = f"CUDA {m['cuda']}" if m["device"] == "cuda" else f"{m['threads']} of {m['cores']} cores"
+    ceilings = f"{c['flops_per_s'] / 1e9:,.0f} GFLOP/s, {c['bytes_per_s'] / 1e9:,.0f} GB/s"
+    return f"{m['hardware']}, {where}, {m['dtype']}, torch {m['torch']}, {m['system']}; measured ceilings {ceilings}"
+
+
+def stage_table(size: Json) -> str:
+    """One size: each stage beside its floor, then the sums as they are measured on their own."""
+    head = [f"{size['width']}x{size['height']}, {size['bytes']} bytes", "ms", "quartiles", "share", "GFLOP", "MB",
+            "floor, ms", "bound", "x floor"]  # fmt: skip
+    body = []
+    for stage in size["stages"]:
+        work = stage["work"]
+        floor = ["–"] * 5 if work["floor_s"] is None else [
+            f"{work['flops'] / 1e9:.2f}", f"{(work['weight_bytes'] + work['activation_bytes']) / 1e6:.1f}",
+            _ms(work["floor_s"]), work["bound"], f"{stage['above_floor']:.1f}",
+        ]  # fmt: skip
+        body.append([stage["name"], *_timing(stage["time"]), f"{100 * stage['share']:.0f} %", *floor])
+    for key, name in SUMS.items():
+        body.append([name, *_timing(size[key]), *[""] * 6])
+    return markdown(head, body)
+
+
+def ratio_table(ratios: Json) -> str:
+    """The three ratios, and what they are quotients of."""
+    end, network, whole, unet = (ratios[key] for key in ("end_to_end", "network", "decode_one_step", "unet_one_step"))
+    rows: list[tuple[str, Json, Json, float]] = []
+    for one in ratios["steps"]:
+        rows.append((f"(a) {one['steps']} DDIM steps, decoder", one["decode"], whole, one["ratio_decode"]))
+        rows.append((f"(a) {one['steps']} DDIM steps, UNet alone", one["unet"], unet, one["ratio_unet"]))
+    for one in ratios["engineering"]:
+        rows.append((f"(b) {one['rival']}, end to end", one["end_to_end"], end, one["ratio_end_to_end"]))
+        rows.append((f"(b) {one['rival']}, networks", one["network"], network, one["ratio_network"]))
+    for one in ratios["multi_step"]:
+        rows.append((f"(c) {one['name']}, plain (emulated)", one["decode"], end, one["ratio"]))
+        same = one["decode_same_kernels"], end, one["ratio_same_kernels"]
+        rows.append((f"(c) {one['name']}, our kernels (emulated)", *same))
+    rows.append(("the UNet's share of one-step decoding", unet, whole, ratios["unet_share"]))
+    head = [f"ratios at {ratios['width']}x{ratios['height']}", "ms", "over, ms", "ratio"]
+    body = [[name, _ms(a["median_s"]), _ms(b["median_s"]), f"{ratio:.2f}"] for name, a, b, ratio in rows]
+    return markdown(head, body)
+
+
+def emulation_notes(ratios: Json) -> list[str]:
+    """What (c) is, once."""
+    return [f"(c) is {note}" for note in dict.fromkeys(one["emulated"] for one in ratios["multi_step"])]
+
+
+def growth_table(growth: Sequence[Json]) -> str:
+    """Time and memory of every size, each from a process of its own."""
+    head = ["size"]
+    for one in growth:
+        head += [f"{one['direction']}{what}" for what in (", ms", " from a cold process, s", ", MB above the imports")]
+    body = []
+    for points in zip(*(one["points"] for one in growth), strict=True):
+        row = [f"{points[0]['width']}x{points[0]['height']}"]
+        for point in points:
+            row += [_ms(point["time"]["median_s"]), f"{point['first_pixel_s']:.2f}", _megabytes(point)]
+        body.append(row)
+    return markdown(head, body)
+
+
+def exponent_line(one: Json) -> str:
+    """How time and memory grow: 1 is linear in pixels."""
+    told = [
+        f"{what} grows as pixels to the power {_number(one[f'{what}_exponent'])} "
+        f"({_number(one[f'{what}_exponent_last'])} between the two largest)"
+        for what in ("time", "memory")
+    ]
+    return f"{one['direction']}: {'; '.join(told)}"
+
+
+def summary(reports: Sequence[Json]) -> str:
+    """A column per report; an empty one for a GPU where no report is of one."""
+    head = ["", *(f"{report['model']}, {report['machine']['hardware']}" for report in reports)]
+    columns = [_facts(report) for report in reports]
+    without = all(report["machine"]["device"] != "cuda" for report in reports)
+    names = dict.fromkeys(name for column in columns for name in column)
+    body = [[name, *(column.get(name, "") for column in columns), *[""] * without] for name in names]
+    note = "\n\nGPU: not measured; `sodec bench --device cuda --json gpu.json` on a machine with one fills its column"
+    return markdown([*head, *["GPU"] * without], body) + note * without
+
+
+def _facts(report: Json) -> dict[str, str]:
+    """The figures that one quotes, by name."""
+    facts = {}
+    for size in report["sizes"]:
+        at = f"{size['width']}x{size['height']}"
+        facts[f"decode {at}, networks / end to end, ms"] = _pair(size["decode_network"], size["decode_end_to_end"])
+        facts[f"encode {at}, networks / end to end, ms"] = _pair(size["encode_network"], size["encode_end_to_end"])
+    if ratios := report["ratios"]:
+        for one in ratios["steps"]:
+            both = f"{one['ratio_decode']:.1f} / {one['ratio_unet']:.1f}"
+            facts[f"(a) {one['steps']} steps over one, decoder / UNet"] = both
+        facts["UNet's share of one-step decoding"] = f"{100 * ratios['unet_share']:.0f} %"
+        for one in ratios["engineering"]:
+            facts[f"(b) {one['rival']}"] = f"{one['ratio_end_to_end']:.1f}"
+        for one in ratios["multi_step"]:
+            facts[f"(c) {one['name']} (emulated)"] = f"{one['ratio']:.1f}"
+    return facts
+
+
+def _pair(a: Json, b: Json) -> str:
+    return f"{_ms(a['median_s'])} / {_ms(b['median_s'])}"
+
+
+def _timing(timing: Json) -> list[str]:
+    return [_ms(timing["median_s"]), f"{_ms(timing['q1_s'])}–{_ms(timing['q3_s'])}"]
+
+
+def _ms(seconds: float) -> str:
+    """Milliseconds to three figures."""
+    value = 1000 * seconds
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _megabytes(point: Json) -> str:
+    if point["gpu_peak_bytes"] is not None:
+        return f"{point['gpu_peak_bytes'] / 1e6:.0f} (GPU)"
+    if point["peak_bytes"] is None or point["imports_bytes"] is None:
+        return "–"
+    return f"{(point['peak_bytes'] - point['imports_bytes']) / 1e6:.0f}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
