@@ -1,8 +1,8 @@
-"""The codec, bytes in and pixels out, beside the same network as plain PyTorch runs it: float32, contiguous memory.
+"""The codec, bytes in and pixels out, and every stage of decoding, beside plain PyTorch: float32, contiguous memory.
 
 pytest benchmarks/bench_codec.py
 
-Nothing passes or fails by time. `extra_info` has the seconds of each stage of the last call.
+Nothing passes or fails by time. `sodec bench` prints the same stages beside their floors, and the ratios.
 """
 
 import numpy as np
@@ -10,33 +10,28 @@ import pytest
 import torch
 
 import sodec
+from sodec.bench import stages
+from sodec.bench.machine import describe
+from sodec.bench.rivals import plain
+from sodec.bench.scene import scene
 
 SIZES = {"512x512": (512, 512), "768x512": (768, 512), "1237x811": (1237, 811)}
-CODECS = {"sodec": {}, "plain PyTorch": {"dtype": "float32"}}
+CODECS = {"sodec": lambda codec: codec, "plain PyTorch": plain}
 
 
 @pytest.fixture(scope="module", params=CODECS)
 def codec(request):
-    made = sodec.Codec(**CODECS[request.param])
-    if request.param == "plain PyTorch":
-        made.model.to(memory_format=torch.contiguous_format)
-    return made
+    return CODECS[request.param](sodec.Codec())
 
 
-def photo(width, height):
-    """Blurred noise of several scales: the networks do not care, the coder gets something to code."""
-    rng = np.random.default_rng(0)
-    picture = np.zeros((height, width, 3))
-    for cell in (4, 32, 128):
-        noise = rng.normal(0, 40, (-(-height // cell), -(-width // cell), 3))
-        picture += np.repeat(np.repeat(noise, cell, 0), cell, 1)[:height, :width]
-    return np.clip(picture + 128, 0, 255).astype(np.uint8)
+def note(benchmark, codec):
+    benchmark.extra_info |= {"machine": str(describe(codec.device, codec.dtype))}
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("direction", ["encode", "decode", "decode, fidelity picture alone"])
 def test_codec(benchmark, codec, direction, size):
-    picture = photo(*SIZES[size])
+    picture = scene(*SIZES[size])
     data = codec.compress(picture, 50)
     assert codec.decompress(data, output="numpy").shape == picture.shape
     benchmark.group = f"{direction}, {size}"
@@ -45,5 +40,20 @@ def test_codec(benchmark, codec, direction, size):
     else:
         mode = "full" if direction == "decode" else "fidelity"
         benchmark(codec.decompress, data, output="numpy", mode=mode)
-    benchmark.extra_info |= {"dtype": str(codec.dtype), "threads": torch.get_num_threads()}
-    benchmark.extra_info |= {f"{name} ms": round(1000 * seconds, 2) for name, seconds in codec.times.items()}
+    note(benchmark, codec)
+
+
+@pytest.mark.parametrize("size", ["512x512", "768x512"])
+@pytest.mark.parametrize("name", stages.NAMES)
+def test_stage(benchmark, codec, name, size):
+    data = codec.compress(scene(*SIZES[size]), 50)
+    stage = stages.Dissection(codec, data).stage(name)
+    before = stage.call()
+    benchmark.group = f"{name}, {size}"
+    after = benchmark(stage.call)
+    for a, b in zip(before, after, strict=True):
+        if isinstance(a, torch.Tensor):
+            torch.testing.assert_close(a, b)
+        else:
+            assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+    note(benchmark, codec)

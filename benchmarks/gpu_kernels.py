@@ -22,12 +22,11 @@ import json
 import math
 import os
 import platform
-import statistics
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from kernel_shapes import ODD, TIMED, Case, inputs, work
@@ -36,6 +35,15 @@ from torch import Tensor
 COMPILE_UNTIL = 190.0  # seconds from the start; what is left then takes well under a minute
 RIVALS = ("eager", "sdpa", "compile")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+class Modules(NamedTuple):
+    """What is measured, and what measures it."""
+
+    dispatch: Any
+    reference: Any
+    clock: Any
+    ceilings: Any
 
 
 def written_out(kernel: str, reference: Any) -> Callable[..., Tensor]:
@@ -48,10 +56,10 @@ def written_out(kernel: str, reference: Any) -> Callable[..., Tensor]:
     return formula
 
 
-def errors(case: Case, dtype: torch.dtype, device: str, modules: Any) -> tuple[float, float, float]:
+def errors(case: Case, dtype: torch.dtype, device: str, modules: Modules) -> tuple[float, float, float]:
     """Largest errors of the kernel and of PyTorch against float64, and the largest value."""
     kernel, _, sizes = case
-    dispatch, reference = modules
+    dispatch, reference = modules.dispatch, modules.reference
     args = inputs(kernel, sizes, dtype, device)
     exact = written_out(kernel, reference)(*(a.double() if isinstance(a, Tensor) else a for a in args))
     got = getattr(dispatch, kernel)(*args, choice="triton").double() - exact
@@ -59,7 +67,7 @@ def errors(case: Case, dtype: torch.dtype, device: str, modules: Any) -> tuple[f
     return got.abs().max().item(), plain.abs().max().item(), exact.abs().max().item()
 
 
-def check(cases: list[Case], dtypes: tuple[torch.dtype, ...], device: str, modules: Any) -> list[str]:
+def check(cases: list[Case], dtypes: tuple[torch.dtype, ...], device: str, modules: Modules) -> list[str]:
     """One line per kernel, shape and dtype that is wrong or does not run; a NaN is wrong."""
     bad = []
     for case in cases:
@@ -75,50 +83,19 @@ def check(cases: list[Case], dtypes: tuple[torch.dtype, ...], device: str, modul
     return bad
 
 
-def seconds(call: Callable[..., Tensor], sets: list[tuple[Any, ...]], device: str) -> float:
+def seconds(call: Callable[..., Tensor], sets: list[tuple[Any, ...]], device: str, modules: Modules) -> float:
     """Median time of one call. On a GPU, a graph of one call per set of inputs is replayed."""
-    if device == "cpu":
-        start = time.perf_counter()
-        call(*sets[0])
-        return time.perf_counter() - start
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for args in sets:
-            call(*args)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for _ in range(math.ceil(16 / len(sets))):
-            for args in sets:
-                call(*args)
-    calls = math.ceil(16 / len(sets)) * len(sets)
-    times = []
-    for turn in range(30):
-        first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        first.record()
-        graph.replay()
-        last.record()
-        last.synchronize()
-        if turn >= 5:
-            times.append(first.elapsed_time(last) / 1000 / calls)
-    return statistics.median(times)
+    if device == "cuda":
+        return float(modules.clock.graph_seconds(call, sets))
+    start = time.perf_counter()
+    call(*sets[0])
+    return time.perf_counter() - start
 
 
-def ceilings(device: str) -> tuple[float, float]:
-    """Measured bytes per second of a large copy, and operations per second of a large bfloat16 product."""
-    side = 8192 if device == "cuda" else 64
-    a, b = (torch.randn(side, side, device=device).bfloat16() for _ in range(2))
-    product = seconds(torch.mm, [(a, b)], device)
-    source = torch.empty(2**30 if device == "cuda" else 2**10, dtype=torch.uint8, device=device).random_()
-    copy = seconds(lambda x, y: x.copy_(y), [(torch.empty_like(source), source)], device)
-    return 2 * source.numel() / copy, 2 * side**3 / product
-
-
-def measure(case: Case, device: str, modules: Any, limits: tuple[float, float], compiled: bool) -> dict[str, Any]:
+def measure(case: Case, device: str, modules: Modules, limits: Any, compiled: bool) -> dict[str, Any]:
     """Times of the kernel and of its rivals, in seconds."""
     kernel, where, sizes = case
-    dispatch, reference = modules
+    dispatch, reference = modules.dispatch, modules.reference
     operations, moved = work(kernel, sizes)
     # Enough sets that the caches (50 to 60 MB on Hopper) can't hold them all, up to a bound.
     sets = [
@@ -135,11 +112,12 @@ def measure(case: Case, device: str, modules: Any, limits: tuple[float, float], 
     row: dict[str, Any] = {"kernel": kernel, "where": where, "sizes": sizes}
     for name, call in calls.items():
         try:
-            row[name] = seconds(call, sets, device)
+            row[name] = seconds(call, sets, device, modules)
         except Exception as error:  # out of memory, or a compiler's failure: an empty cell, and why
             row[f"{name}_error"] = f"{type(error).__name__}: {str(error)[:300]}"
-    row["floor"] = max(moved / limits[0], operations / limits[1])
-    row["bound"] = "bytes" if moved / limits[0] >= operations / limits[1] else "matrix"
+    traffic, arithmetic = moved / limits.bytes_per_s, operations / limits.flops_per_s
+    row["floor"] = max(traffic, arithmetic)
+    row["bound"] = "bytes" if traffic >= arithmetic else "matrix"
     rivals = [row[name] for name in RIVALS if name in row]
     row["ratio"] = min(rivals) / row["triton"] if rivals and "triton" in row else None
     return row
@@ -166,7 +144,7 @@ def shrunk(case: Case) -> Case:
     return case[0], case[1], small
 
 
-def load_kernels() -> Any:
+def load() -> Modules:
     """From the installed package, else from this checkout, so that a bare GPU machine needs no build."""
     try:
         importlib.import_module("sodec.kernels")
@@ -174,59 +152,75 @@ def load_kernels() -> Any:
         root = str(Path(__file__).resolve().parent.parent)
         sys.path.insert(0, root)
         importlib.import_module("sodec").__path__.append(root)  # kernels/ is installed as sodec.kernels
-    return importlib.import_module("sodec.kernels.dispatch"), importlib.import_module("sodec.kernels.reference")
+    names = ("kernels.dispatch", "kernels.reference", "bench.clock", "bench.ceilings")
+    return Modules(*(importlib.import_module(f"sodec.{name}") for name in names))
 
 
-def main() -> int:
+def run(rehearse: bool = False) -> dict[str, Any]:
+    """Checks and times every kernel; what is wrong is printed at once. The report that --json writes."""
     start = time.perf_counter()
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--json", default="gpu_kernels.json", help="where the figures go")
-    parser.add_argument("--rehearse", action="store_true", help="tiny shapes under Triton's interpreter, on the CPU")
-    options = parser.parse_args()
-    if options.rehearse:
-        os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported
-    elif not torch.cuda.is_available():
-        print("gpu_kernels: no CUDA device here; run it on a GPU machine, or rehearse it with --rehearse")
-        return 2
-    device = "cpu" if options.rehearse else "cuda"
+    device = "cpu" if rehearse else "cuda"
     torch.manual_seed(0)
-    modules = load_kernels()
+    modules = load()
     triton = importlib.import_module("triton")
-    timed = [shrunk(case) for case in TIMED] if options.rehearse else TIMED
+    timed = [shrunk(case) for case in TIMED] if rehearse else TIMED
     # The interpreter truncates to bfloat16 where a GPU rounds, so a rehearsal checks the other dtypes.
     with torch.inference_mode():
         torch.use_deterministic_algorithms(True, warn_only=True)  # fills new buffers with NaN: unwritten elements show
-        bad = check(ODD, tuple(d for d in DTYPES if d != torch.bfloat16 or not options.rehearse), device, modules)
-        bad += check(timed, () if options.rehearse else (torch.bfloat16,), device, modules)
+        bad = check(ODD, tuple(d for d in DTYPES if d != torch.bfloat16 or not rehearse), device, modules)
+        bad += check(timed, () if rehearse else (torch.bfloat16,), device, modules)
         torch.use_deterministic_algorithms(False)
         for line in bad:
             print("WRONG:", line)
         print(f"checked at {len(ODD)} odd shapes: {len(bad)} wrong, {time.perf_counter() - start:.0f} s")
-        limits = ceilings(device)
+        limits = modules.ceilings.ceilings(torch.device(device), torch.bfloat16)
         rows = []
         for case in timed:
             compiled = device == "cuda" and time.perf_counter() - start < COMPILE_UNTIL
             rows.append(measure(case, device, modules, limits, compiled))
+    return {
+        "device": f"rehearsal on {platform.machine()}, no GPU" if rehearse else torch.cuda.get_device_name(),
+        "section": "interpreter" if rehearse else "sm{}{}".format(*torch.cuda.get_device_capability()),
+        "torch": torch.__version__, "triton": triton.__version__,
+        "bytes_per_second": limits.bytes_per_s, "operations_per_second": limits.flops_per_s, "wrong": bad,
+        "rows": rows, "wins_everywhere": winners(rows, bad), "seconds": time.perf_counter() - start,
+    }  # fmt: skip
 
-    name = torch.cuda.get_device_name() if device == "cuda" else f"rehearsal on {platform.machine()}, no GPU"
+
+def winners(rows: list[dict[str, Any]], bad: list[str]) -> list[str]:
+    """The kernels that are right, and faster than the best rival at every shape."""
     wrong = {line.split()[0] for line in bad}
     ratios: dict[str, list[float]] = {}
     for row in rows:
         ratios.setdefault(row["kernel"], []).append(row["ratio"] or 0.0)
-    winners = [k for k, r in ratios.items() if min(r) > 1.02 and k not in wrong]  # 2 %: the spread between runs
-    section = "sm{}{}".format(*torch.cuda.get_device_capability()) if device == "cuda" else "interpreter"
-    report = {
-        "device": name, "section": section, "torch": torch.__version__, "triton": triton.__version__,
-        "bytes_per_second": limits[0], "operations_per_second": limits[1], "wrong": bad, "rows": rows,
-        "wins_everywhere": winners, "seconds": time.perf_counter() - start,
-    }  # fmt: skip
+    return [k for k, r in ratios.items() if min(r) > 1.02 and k not in wrong]  # 2 %: the spread between runs
+
+
+def text(report: dict[str, Any]) -> str:
+    """The table, under the device's name."""
+    wins = {kernel: [report["section"]] for kernel in report["wins_everywhere"]}
+    return (
+        f"{report['device']}, torch {report['torch']}, triton {report['triton']}; bfloat16, batch 1; copy "
+        f"{report['bytes_per_second'] / 1e12:.2f} TB/s, matrix {report['operations_per_second'] / 1e12:.0f} TFLOP/s\n\n"
+        f"{table(report['rows'])}\n\n"
+        f'Faster than the best rival at every shape, for "wins": {json.dumps(wins)}\n{report["seconds"]:.0f} s'
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--json", default="gpu_kernels.json", help="where the figures go")
+    parser.add_argument("--rehearse", action="store_true", help="tiny shapes under Triton's interpreter, on the CPU")
+    options = parser.parse_args()
+    if not options.rehearse and not torch.cuda.is_available():
+        print("gpu_kernels: no CUDA device here; run it on a GPU machine, or rehearse it with --rehearse")
+        return 2
+    if options.rehearse:
+        os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported
+    report = run(options.rehearse)
     Path(options.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print(f"\n{name}, torch {torch.__version__}, triton {triton.__version__}; bfloat16, batch 1; "
-          f"copy {limits[0] / 1e12:.2f} TB/s, matrix {limits[1] / 1e12:.0f} TFLOP/s\n")  # fmt: skip
-    print(table(rows))
-    print(f'\nFaster than the best rival at every shape, for "wins": {json.dumps({k: [section] for k in winners})}')
-    print(f"{time.perf_counter() - start:.0f} s; figures in {options.json}")
-    return 1 if bad else 0
+    print(f"\n{text(report)}; figures in {options.json}")
+    return 1 if report["wrong"] else 0
 
 
 if __name__ == "__main__":

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from ..codec import Codec
 from ..models.ddim import ddim
@@ -132,10 +132,13 @@ def _denoiser(one: Dissection, unet: Denoise, steps: int) -> Callable[[], None]:
     @torch.inference_mode()
     def denoise() -> None:
         for l_t, tokens in zip(one.l_t, one.tokens, strict=True):
-            told = functools.partial(unet, tokens=tokens)
-            ddim(told, l_t, steps, model.alphas, model.config.timestep)
+            ddim(_told(unet, tokens), l_t, steps, model.alphas, model.config.timestep)
 
     return denoise
+
+
+def _told(unet: Denoise, tokens: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda latent, timestep: unet(latent, timestep, tokens)
 
 
 def _replaced(stages: list[Stage], unet: Callable[[], Any]) -> list[Stage]:

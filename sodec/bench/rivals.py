@@ -85,4 +85,3 @@ def guided(unet: Denoise, scale: float = 3.0) -> Denoise:
         return without + scale * (with_tokens - without)
 
     return denoise
-

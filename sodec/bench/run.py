@@ -12,11 +12,12 @@ import torch
 
 from .. import __version__
 from ..codec import Codec
+from .ceilings import Ceilings, ceilings
 from .clock import BUDGET, Timing, measure
 from .growth import QUALITY, Growth, growth
 from .machine import Machine, describe
 from .ratios import Ratios, ratios
-from .roofline import Ceilings, Work, ceilings, work
+from .roofline import Work, work
 from .scene import scene
 from .stages import Dissection, encoder
 

@@ -1,0 +1,300 @@
+"""sodec bench: what is counted and divided is right, and the report is whole. No time passes or fails.
+
+pytest tests/test_bench.py
+"""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+import torch.nn.functional as F
+from click.testing import CliRunner
+from PIL import Image
+
+from sodec import cli
+from sodec.bench import ceilings, clock, growth, ratios, rivals, roofline, run, stages
+from sodec.bench.report import text
+from sodec.bench.scene import scene
+
+CPU = torch.device("cpu")
+LIMITS = ceilings.Ceilings(flops_per_s=1e9, bytes_per_s=1e6)
+PAGE = Path(__file__).parent.parent / "docs" / "latency.md"
+
+
+def call(*arguments):
+    return CliRunner().invoke(cli.main, ["bench", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory):
+    """One run for all: its result, and the file it wrote."""
+    file = tmp_path_factory.mktemp("bench") / "report.json"
+    before = torch.get_num_threads()
+    done = call("--weights", tiny.folder(), "--threads", 1, "--sizes", "96x64,1100x48", "--growth", "64x64",
+                "--budget", 0, "--json", file)  # fmt: skip
+    torch.set_num_threads(before)
+    assert done.exit_code == 0, done.output
+    return done, file
+
+
+@pytest.fixture
+def report(command):
+    return json.loads(command[1].read_text(encoding="utf-8"))
+
+
+# -- what is counted
+
+
+def test_operations_of_a_convolution_by_hand():
+    x, weight = torch.zeros(2, 3, 10, 12), torch.zeros(5, 3, 3, 3)
+    assert roofline.count_flops(lambda: F.conv2d(x, weight, padding=1)) == 2 * 2 * 10 * 12 * 5 * 3 * 3 * 3
+
+
+def test_operations_of_an_attention_by_hand():
+    q, k, v = torch.zeros(1, 2, 7, 4), torch.zeros(1, 2, 9, 4), torch.zeros(1, 2, 9, 4)
+    found = roofline.count_flops(lambda: F.scaled_dot_product_attention(q, k, v))
+    assert found == 2 * 2 * (7 * 9 * 4 + 7 * 9 * 4)
+
+
+def test_the_floor_is_the_larger_of_arithmetic_and_traffic():
+    model = torch.nn.Module()
+    model.part = torch.nn.Conv2d(4, 8, 1, bias=False)
+    x = torch.zeros(1, 4, 5, 5)
+    stage = stages.Stage("part", lambda: [model.part(x)], ("part",), (x,))
+    found = roofline.work(stage, model, LIMITS)
+    assert found.flops == 2 * 25 * 4 * 8
+    assert (found.weight_bytes, found.activation_bytes) == (4 * 32, 4 * (100 + 200))
+    assert found.bound == "bandwidth"
+    assert found.floor_s == pytest.approx(4 * 332 / 1e6)
+    slow = roofline.work(stage, model, ceilings.Ceilings(1e3, 1e6))
+    assert (slow.bound, slow.floor_s) == ("arithmetic", pytest.approx(1.6))
+
+
+@pytest.mark.parametrize("size", [(96, 64), (1100, 48)])
+def test_stages_add_up_to_the_network(size):
+    codec = tiny.codec()
+    parts = stages.Dissection(codec, codec.compress(scene(*size), 50))
+    assert tuple(stage.name for stage in parts.stages) == stages.NAMES
+    assert len(parts.windows) == (2 if size[0] > 1024 else 1)
+    counted = [roofline.work(stage, codec.model, LIMITS).flops for stage in parts.stages]
+    assert counted[0] == 0
+    assert min(counted[1:]) > 0
+    assert sum(counted) == roofline.count_flops(parts.network)
+
+
+def test_stages_make_the_codec_s_own_picture():
+    codec = tiny.codec()
+    data = codec.compress(scene(96, 64), 50)
+    parts = stages.Dissection(codec, data)
+    last = parts.stage("latent decoder").call()[0]
+    pixels = (last.float().clamp(0, 1)[0] * 255).permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(pixels, codec.decompress(data, output="numpy"), atol=0.5)
+
+
+def test_scenes_are_photographs_of_any_size():
+    large, small = scene(1500, 900), scene(40, 24)
+    assert (large.shape, small.shape) == ((900, 1500, 3), (24, 40, 3))
+    assert np.array_equal(large[:24, :40], small)
+    assert large[-24:, -40:].std() > 1
+
+
+# -- what it is compared with
+
+
+def test_the_plain_rival_has_the_same_weights_and_nothing_of_ours():
+    codec = tiny.codec()
+    rival = rivals.plain(codec)
+    assert rival.dtype == torch.float32
+    ours, theirs = codec.model.analysis.leave.weight, rival.model.analysis.leave.weight
+    assert torch.equal(ours.float(), theirs.to(ours.dtype).float())
+    assert theirs.is_contiguous()
+    data = codec.compress(scene(96, 64), 50)
+    difference = codec.decompress(data, output="numpy").astype(int) - rival.decompress(data, output="numpy")
+    assert np.abs(difference).mean() < 3
+
+
+def test_a_control_branch_costs_the_encoder_half_and_guidance_doubles():
+    codec = tiny.codec()
+    parts = stages.Dissection(codec, codec.compress(scene(96, 64), 50))
+    unet, latent, tokens = codec.model.unet, parts.l_t[0], parts.tokens[0]
+    at = torch.tensor([999])
+
+    @torch.inference_mode()
+    def cost(denoise):
+        return roofline.count_flops(lambda: denoise(latent, at, tokens))
+
+    whole, half = cost(unet), cost(rivals.ControlBranch(unet))
+    assert 0.2 * whole < half < 0.9 * whole
+    assert cost(rivals.controlled(unet, rivals.ControlBranch(unet))) == whole + half
+    assert cost(rivals.guided(unet)) == 2 * whole
+    with torch.inference_mode():
+        assert torch.equal(rivals.controlled(unet, rivals.ControlBranch(unet))(latent, at, tokens),
+                           unet(latent, at, tokens))  # fmt: skip
+
+
+def test_every_ratio_is_the_quotient_of_two_medians_of_the_report(report):
+    found = report["ratios"]
+    end, network, one, unet = (
+        found[name]["median_s"] for name in ("end_to_end", "network", "decode_one_step", "unet_one_step")
+    )
+    assert found["unet_share"] == pytest.approx(unet / one)
+    assert [step["steps"] for step in found["steps"]] == list(ratios.STEPS)
+    for step in found["steps"]:
+        assert step["ratio_unet"] == pytest.approx(step["unet"]["median_s"] / unet)
+        assert step["ratio_decode"] == pytest.approx(step["decode"]["median_s"] / one)
+    assert found["engineering"]
+    for rival in found["engineering"]:
+        assert rival["ratio_end_to_end"] == pytest.approx(rival["end_to_end"]["median_s"] / end)
+        assert rival["ratio_network"] == pytest.approx(rival["network"]["median_s"] / network)
+    assert {(codec["steps"], "emulated" in codec["emulated"]) for codec in found["multi_step"]} == {
+        (50, True), (20, True),
+    }  # fmt: skip
+    for codec in found["multi_step"]:
+        assert codec["ratio"] == pytest.approx(codec["decode"]["median_s"] / end)
+        assert codec["ratio_same_kernels"] == pytest.approx(codec["decode_same_kernels"]["median_s"] / end)
+
+
+# -- the report
+
+
+def test_the_report_is_whole(report):
+    assert report["schema"] == run.SCHEMA
+    assert report["model"] == "tiny"
+    machine = report["machine"]
+    for name in ("hardware", "processor", "torch", "system"):
+        assert machine[name]
+    assert machine["threads"] == 1
+    assert [(size["width"], size["height"], size["windows"]) for size in report["sizes"]] == [
+        (96, 64, 1), (1100, 48, 2),
+    ]  # fmt: skip
+    for size in report["sizes"]:
+        assert [stage["name"] for stage in size["stages"]] == list(stages.NAMES)
+        assert sum(stage["share"] for stage in size["stages"]) == pytest.approx(1)
+        for stage in size["stages"]:
+            time, work = stage["time"], stage["work"]
+            assert 0 < time["q1_s"] <= time["median_s"] <= time["q3_s"]
+            assert time["repeats"] >= 3
+            if work["floor_s"] is None:
+                assert stage["name"] == "entropy"
+            else:
+                assert stage["above_floor"] == pytest.approx(time["median_s"] / work["floor_s"])
+    assert [one["direction"] for one in report["growth"]] == ["encode", "decode"]
+    for one in report["growth"]:
+        (point,) = one["points"]
+        assert (point["width"], point["height"]) == (64, 64)
+        assert 0 < point["imports_bytes"] < point["peak_bytes"]
+        assert point["first_pixel_s"] > point["time"]["median_s"]
+        assert one["time_exponent"] is None
+    json.dumps(report, allow_nan=False)
+
+
+def test_the_page_documents_every_field(report):
+    told = set(re.findall(r"`(\w+)`", PAGE.read_text(encoding="utf-8")))
+
+    def names(value):
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                yield name
+                yield from names(inner)
+        elif isinstance(value, list):
+            for inner in value:
+                yield from names(inner)
+
+    free = {"GPU"}  # a key of not_measured
+    assert set(names(report)) - told - free == set()
+
+
+def test_tables_name_the_hardware_and_what_was_not_measured(report):
+    found = text([report])
+    assert report["machine"]["hardware"] in found
+    assert "emulated" in found
+    if not torch.cuda.is_available():
+        assert "not measured: GPU: no CUDA device here" in found
+    assert re.search(r"^\| +\| +tiny, [^|]+\| +GPU \|$", found, re.M)
+    measured = {**report, "machine": {**report["machine"], "device": "cuda", "cuda": "13.0", "hardware": "H100"}}
+    both = text([report, measured])
+    assert re.search(r"^\| +\| +tiny, [^|]+\| +tiny, H100 \|$", both, re.M)
+    assert "GPU: not measured;" not in both
+
+
+def test_memory_is_too_small_for_one_size_and_the_rest_goes_on(monkeypatch):
+    def full(codec, width, height, *rest):
+        if width == 64:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB\nmore")
+        return "measured"
+
+    monkeypatch.setattr(run, "one_size", full)
+    monkeypatch.setattr(run, "ratios", lambda *given: None)
+    monkeypatch.setattr(run, "ceilings", lambda *given: LIMITS)
+    found = run.bench(tiny.codec(), [(64, 64), (96, 64)], [], budget=0)
+    assert found.sizes == ["measured"]
+    assert found.not_measured["64x64"] == "too little GPU memory: CUDA out of memory. Tried to allocate 1 GiB"
+
+
+def test_quartiles():
+    assert clock.Timing.of([4.0, 1.0, 3.0, 2.0, 5.0]) == clock.Timing(3.0, 2.0, 4.0, 5)
+    assert clock.Timing.of([2.0]) == clock.Timing(2.0, 2.0, 2.0, 1)
+
+
+def test_calls_that_are_compared_take_turns():
+    order = []
+    calls = [clock.Timed(lambda: order.append("a")), clock.Timed(lambda: order.append("b"))]
+    found = clock.together(calls, CPU, budget=0, warm_ups=1)
+    assert order == ["a", "b", *"ab" * clock.ROUNDS]
+    assert [timing.repeats for timing in found] == [clock.ROUNDS] * 2
+
+
+def test_exponents_of_growth():
+    pixels = [10, 100, 1000]
+    assert growth.exponent(pixels, [3e-3 * pixel for pixel in pixels]) == pytest.approx(1)
+    assert growth.exponent(pixels, [pixel**1.5 for pixel in pixels]) == pytest.approx(1.5)
+    assert growth.exponent(pixels, [1.0, None, 10.0]) == pytest.approx(0.5)
+    assert growth.exponent(pixels, [None, None, 1.0]) is None
+
+
+# -- the command
+
+
+def test_a_report_is_shown_and_drawn_again_without_measuring(command, report, tmp_path):
+    pytest.importorskip("matplotlib")
+    done, file = command
+    assert done.stdout == text([report])
+    again = call("--from", file, "--from", file, "--chart", tmp_path / "chart.png")
+    assert (again.exit_code, again.stderr) == (0, "")
+    table = done.stdout[done.stdout.index("| 96x64") :].split("\n\n")[0]
+    assert again.stdout.count(table) == 2
+    with Image.open(tmp_path / "chart.png") as image:
+        assert image.width > 500
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu_is_one_line_and_exit_code_2():
+    found = call("--weights", tiny.folder(), "--device", "cuda")
+    assert found.exit_code == 2
+    assert found.stdout == ""
+    assert re.fullmatch(r"sodec: device 'cuda': torch \S+ sees no CUDA GPU here\n", found.stderr)
+
+
+@pytest.mark.parametrize("sizes", ["512", "0x5", "512x512x3", "axb", "-1x5"])
+def test_sizes_are_checked(sizes):
+    found = call("--sizes", sizes)
+    assert found.exit_code == 2
+    assert "is not a list of sizes" in found.stderr
+
+
+def test_what_can_not_be_written_or_read_is_said_at_once(tmp_path, monkeypatch):
+    found = call("--json", tmp_path / "gone" / "report.json")
+    assert (found.exit_code, "there is no folder" in found.stderr) == (2, True)
+    (tmp_path / "other.json").write_text("[1]")
+    found = call("--from", tmp_path / "other.json")
+    assert (found.exit_code, "is no report of sodec bench" in found.stderr) == (2, True)
+    (tmp_path / "later.json").write_text('{"schema": 99}')
+    found = call("--from", tmp_path / "later.json")
+    assert (found.exit_code, "of schema 99, not 1" in found.stderr) == (2, True)
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    found = call("--chart", tmp_path / "chart.png")
+    assert (found.exit_code, "pip install matplotlib" in found.stderr) == (2, True)
