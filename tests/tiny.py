@@ -7,27 +7,16 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from sodec import weights
+from sodec.bench.random_weights import write_random_weights
 from sodec.codec import Codec
-from sodec.models import TINY, ModelConfig, SodecModel
-from sodec.models.export import coding_of, networks_of
+from sodec.models import TINY, ModelConfig
 
 
 def write_weights(folder: Path, seed: int = 0, config: ModelConfig = TINY) -> weights.Bundle:
     """Random weights in `folder`."""
-    torch.manual_seed(seed)
-    model = SodecModel(config)
-    with torch.no_grad():
-        for part in (model.analysis, model.hyper_analysis):
-            last = [module for module in part.modules() if isinstance(module, torch.nn.Conv2d)][-1]
-            last.weight.mul_(20)  # so that symbols are not all zero
-    reach = np.arange(-16, 17)
-    chance = np.exp(-0.5 * (reach / 4) ** 2)
-    z = [chance / chance.sum()] * config.z_channels
-    coding = coding_of(model, z, np.full(len(z), reach[0]))
-    return weights.write(folder, config.to_dict(), coding, networks_of(model))
+    return write_random_weights(folder, config, seed)
 
 
 @functools.cache

@@ -12,8 +12,8 @@ from torch import Tensor
 from ..codec import Codec
 from ..models.ddim import ddim
 from .clock import BUDGET, Timed, Timing, together
-from .rivals import ControlBranch, Denoise, controlled, guided, rivals
-from .stages import Dissection, Stage
+from .rivals import ControlBranch, Denoise, controlled, guided, many_steps, rivals
+from .stages import Dissection, Stage, without_kernels
 
 STEPS = (20, 50)
 EMULATED = (
@@ -78,18 +78,19 @@ def ratios(codec: Codec, data: bytes, width: int, height: int, budget: float = B
     """Measures all three for one stream. Everything takes turns, so that each quotient is of one stretch of time."""
     ours = Dissection(codec, data)
     theirs = {name: Dissection(make(), data) for name, make in rivals(codec).items()}
-    published = next(iter(theirs.values()))
+    published, steady = next(iter(theirs.values())), Dissection(many_steps(codec), data)
     calls = {
         "end": _end_to_end(ours, data), "network": Timed(ours.network), "one": _chain(ours.stages),
         "unet": Timed(ours.stage("UNet").call),
     }  # fmt: skip
     for steps in STEPS:
-        denoise = _denoiser(ours, ours.model.unet, steps)
-        calls |= {f"{steps} unet": Timed(denoise), f"{steps} decode": _chain(_replaced(ours.stages, denoise))}
+        denoise = _denoiser(steady, steady.model.unet, steps)
+        calls |= {f"{steps} unet": Timed(denoise), f"{steps} decode": _chain(_replaced(steady.stages, denoise))}
     for name, one in theirs.items():
-        calls |= {f"{name} end": _end_to_end(one, data), f"{name} network": Timed(one.network)}
+        calls |= {f"{name} end": _plainly(_end_to_end(one, data)), f"{name} network": _plainly(Timed(one.network))}
     for kind in KINDS:
-        calls |= {f"{kind.name} plain": _multi_step(kind, published), f"{kind.name} ours": _multi_step(kind, ours)}
+        calls[f"{kind.name} plain"] = _plainly(_multi_step(kind, published))
+        calls[f"{kind.name} ours"] = _multi_step(kind, steady)
     times = dict(zip(calls, together(list(calls.values()), codec.device, budget=budget), strict=True))
 
     def over(numerator: str, denominator: str) -> float:
@@ -147,6 +148,14 @@ def _replaced(stages: list[Stage], unet: Callable[[], Any]) -> list[Stage]:
 
 def _end_to_end(one: Dissection, data: bytes) -> Timed:
     return Timed(lambda: one.codec.decompress(data, output="numpy"), host=True)
+
+
+def _plainly(one: Timed) -> Timed:
+    def call() -> None:
+        with without_kernels():
+            one.call()
+
+    return Timed(call, one.host)
 
 
 def _chain(stages: list[Stage]) -> Timed:

@@ -10,31 +10,58 @@ import torch
 from torch import Tensor, nn
 
 from ..codec import Codec
+from ..engine import Engine
+from ..models import SodecModel
+from ..models.load import DTYPES, read_model
+from ..models.prepare import prepare
+from . import plain_diffusers
 
 # The last module of each UNet's encoder half, its middle included, which is what a control branch copies.
-HALF_ENDS_AT = ("middle_out", "mid_block")
+HALF_ENDS_AT = ("middle_out", "mid_block.resnets.1")
 COMPILED = ("fidelity", "vit", "projection", "content", "transform", "unet", "latent_decoder")
 
 Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]  # latent, timestep (B,), tokens to eps
 
 
+def many_steps(codec: Codec) -> Codec:
+    """The same codec for `ddim`: all that `prepare` does, but for what holds at one timestep alone."""
+    return _with(codec, prepare(read_model(codec.bundle), codec.device, codec.dtype, one_step=False).model, codec.dtype)
+
+
 def plain(codec: Codec, dtype: str = "float32", *, compiled: bool = False) -> Codec:
-    """The same weights in eager PyTorch as it comes: contiguous NCHW memory, nothing folded, no kernels of ours."""
-    made = Codec(codec.bundle.name, weights=codec.bundle.folder, device=str(codec.device), dtype=dtype)
-    made.model.to(memory_format=torch.contiguous_format)
+    """The same weights in PyTorch as it comes: contiguous NCHW memory, nothing folded; call it `without_kernels`.
+
+    UNet and latent decoder of `sd21` are diffusers' own. Raises `MissingPackageError` where that is not installed.
+    """
+    model = read_model(codec.bundle).requires_grad_(False).eval()
+    if model.config.sizes is not None:
+        plain_diffusers.replace_parts(model)
+    log_gain, alphas = model.gain.log_gain.detach().clone(), model.alphas.clone()
+    model.to(device=codec.device, dtype=DTYPES[dtype]).to(memory_format=torch.contiguous_format)
+    # These two decide on symbols and steps, and stay in float32 as `prepare` keeps them.
+    model.gain.log_gain.data, model.alphas = log_gain.to(codec.device), alphas.to(codec.device)
     if compiled:
         for part in COMPILED:
-            setattr(made.model, part, torch.compile(getattr(made.model, part)))
-    return made
+            setattr(model, part, torch.compile(getattr(model, part)))
+    return _with(codec, model, DTYPES[dtype])
 
 
 def rivals(codec: Codec) -> dict[str, Callable[[], Codec]]:
     """The plain codecs for this device, by name, made when called. torch.compile is for GPUs: on two cores it lost."""
-    found = {"PyTorch eager, float32, NCHW": lambda: plain(codec)}
+    what = "PyTorch" if codec.model.config.sizes is None else "diffusers"
+    found = {f"plain {what}, eager, float32": lambda: plain(codec)}
     if codec.device.type == "cuda":
-        found["PyTorch eager, bfloat16, NCHW"] = lambda: plain(codec, "bfloat16")
-        found["torch.compile, bfloat16, NCHW"] = lambda: plain(codec, "bfloat16", compiled=True)
+        found[f"plain {what}, eager, bfloat16"] = lambda: plain(codec, "bfloat16")
+        found[f"plain {what}, torch.compile, bfloat16"] = lambda: plain(codec, "bfloat16", compiled=True)
     return found
+
+
+def _with(codec: Codec, model: SodecModel, dtype: torch.dtype) -> Codec:
+    """A codec like this one, but for its networks."""
+    made = copy.copy(codec)
+    made.dtype = dtype
+    made.engine = Engine(model, codec.bundle.coding, codec.device, dtype)
+    return made
 
 
 class _ReachedError(Exception):
@@ -49,8 +76,7 @@ class ControlBranch:
 
     def __init__(self, unet: nn.Module) -> None:
         self.copy = copy.deepcopy(unet)
-        parts = dict(self.copy.named_children())
-        end = next(parts[name] for name in HALF_ENDS_AT if name in parts)
+        end = next(part for name, part in self.copy.named_modules() if name.endswith(HALF_ENDS_AT))
         end.register_forward_hook(_stop)
 
     def __call__(self, latent: Tensor, timestep: Tensor, tokens: Tensor) -> None:

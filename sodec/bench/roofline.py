@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .ceilings import Ceilings
-from .stages import Stage, tensors
+from .stages import Stage, tensors, without_kernels
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def count_flops(call: Callable[[], Any]) -> int:
         # torch has no formula for its fused attention on processors.
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     })  # fmt: skip
-    with counter:
+    with counter, without_kernels():
         call()
     return counter.get_total_flops()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +17,7 @@ from ..decoding import TileSource, side_by_side
 from ..tiles import HALO, Box
 
 NAMES = ("entropy", "dequantisation", "fidelity", "ViT", "transformation", "UNet", "latent decoder")
+SETTING = "SODEC_KERNELS"  # of kernels.dispatch
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,20 @@ class Dissection:
     @torch.inference_mode()
     def _decode_latent(self) -> list[Tensor]:
         return [self.model.latent_decoder(l_0) for l_0 in self.l_0]
+
+
+@contextmanager
+def without_kernels() -> Iterator[None]:
+    """PyTorch computes what our Triton kernels would: for rivals, and where operations are counted."""
+    before = os.environ.get(SETTING)
+    os.environ[SETTING] = "torch"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[SETTING]
+        else:
+            os.environ[SETTING] = before
 
 
 def tensors(value: Any) -> list[Tensor]:
