@@ -11,6 +11,7 @@ Json = dict[str, Any]
 
 SUMS = {
     "decode_network": "decode, networks only",
+    "decode_network_graphs": "decode, networks only, CUDA graphs",
     "decode_end_to_end": "decode, bytes to pixels",
     "encode_network": "encode, networks only",
     "encode_end_to_end": "encode, pixels to bytes",
@@ -51,8 +52,7 @@ def stage_table(size: Json) -> str:
             _ms(work["floor_s"]), work["bound"], f"{stage['above_floor']:.1f}",
         ]  # fmt: skip
         body.append([stage["name"], *_timing(stage["time"]), f"{100 * stage['share']:.0f} %", *floor])
-    for key, name in SUMS.items():
-        body.append([name, *_timing(size[key]), *[""] * 6])
+    body += [[name, *_timing(size[key]), *[""] * 6] for key, name in SUMS.items() if size[key] is not None]
     return markdown(head, body)
 
 

@@ -46,6 +46,15 @@ def plain(codec: Codec, dtype: str = "float32", *, compiled: bool = False) -> Co
     return _with(codec, model, DTYPES[dtype])
 
 
+def graphed(codec: Codec) -> Codec:
+    """The same codec, its networks replayed as CUDA graphs."""
+    made = copy.copy(codec)
+    made.engine = Engine(
+        codec.model, codec.bundle.coding, codec.device, codec.dtype, tile=codec.engine.tile, cuda_graphs=True
+    )
+    return made
+
+
 def rivals(codec: Codec) -> dict[str, Callable[[], Codec]]:
     """The plain codecs for this device, by name, made when called. torch.compile is for GPUs: on two cores it lost."""
     what = "PyTorch" if codec.model.config.sizes is None else "diffusers"
@@ -60,7 +69,7 @@ def _with(codec: Codec, model: SodecModel, dtype: torch.dtype) -> Codec:
     """A codec like this one, but for its networks."""
     made = copy.copy(codec)
     made.dtype = dtype
-    made.engine = Engine(model, codec.bundle.coding, codec.device, dtype)
+    made.engine = Engine(model, codec.bundle.coding, codec.device, dtype, tile=codec.engine.tile)
     return made
 
 

@@ -12,11 +12,13 @@ import torch
 
 from .. import __version__
 from ..codec import Codec
+from ..errors import DeviceError
 from .ceilings import Ceilings, ceilings
 from .clock import BUDGET, Timing, measure
 from .growth import QUALITY, Growth, growth
 from .machine import Machine, describe
 from .ratios import Ratios, ratios
+from .rivals import graphed
 from .roofline import Work, work
 from .scene import scene
 from .stages import Dissection, encoder
@@ -48,6 +50,7 @@ class SizeResult:
     encode_network: Timing
     decode_end_to_end: Timing
     decode_network: Timing
+    decode_network_graphs: Timing | None  # the networks replayed as CUDA graphs
     stages: list[StageResult]
 
 
@@ -94,6 +97,9 @@ def bench(
         say(f"stages at {width}x{height}")
         with _Fitting(report, f"{width}x{height}"):
             report.sizes.append(one_size(codec, width, height, report.ceilings, budget))
+        if device.type == "cuda" and report.sizes:
+            with _Fitting(report, f"CUDA graphs at {width}x{height}", RuntimeError):
+                report.sizes[-1] = with_graphs(codec, report.sizes[-1], budget)
     if sizes:
         width, height = sizes[0]
         say(f"ratios at {width}x{height}")
@@ -128,22 +134,30 @@ def one_size(codec: Codec, width: int, height: int, limits: Ceilings, budget: fl
         measure(encoder(codec, picture), device, budget=budget),
         measure(lambda: codec.decompress(data, output="numpy"), device, host=True, budget=budget),
         measure(parts.network, device, budget=budget),
+        None,
         stages,
     )  # fmt: skip
 
 
-class _Fitting:
-    """Notes what the GPU's memory is too small for, and lets the rest go on."""
+def with_graphs(codec: Codec, found: SizeResult, budget: float) -> SizeResult:
+    """The same result with the time of the networks as CUDA graphs, which only some sizes and GPUs bear."""
+    data = codec.compress(scene(found.width, found.height), QUALITY)
+    replayed = measure(Dissection(graphed(codec), data).network, codec.device, budget=budget)
+    return dataclasses.replace(found, decode_network_graphs=replayed)
 
-    def __init__(self, report: Report, name: str) -> None:
-        self.report, self.name = report, name
+
+class _Fitting:
+    """Notes what the GPU's memory is too small for, or what else it may fail at, and lets the rest go on."""
+
+    def __init__(self, report: Report, name: str, bearable: type[Exception] = torch.OutOfMemoryError) -> None:
+        self.report, self.name, self.bearable = report, name, (bearable, torch.OutOfMemoryError, DeviceError)
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, torch.OutOfMemoryError):
+        if not isinstance(error, self.bearable):
             return False
-        self.report.not_measured[self.name] = f"too little GPU memory: {str(error).splitlines()[0]}"
+        self.report.not_measured[self.name] = str(error).splitlines()[0]
         torch.cuda.empty_cache()
         return True

@@ -58,7 +58,7 @@ class Dissection:
         stream = container.read(data)
         self.source = TileSource(codec.engine, stream, content=True)
         right, bottom = tiles.padded(stream.width), tiles.padded(stream.height)
-        self.windows = [box.grown(HALO, right, bottom) for box in tiles.grid(right, bottom)]
+        self.windows = [box.grown(HALO, right, bottom) for box in tiles.grid(right, bottom, codec.engine.tile)]
         self.quality = stream.quality
         self.at = torch.tensor([stream.quality], device=codec.device)
         self.symbols = [self.source.symbols(number) for number in range(len(stream.payloads))]
