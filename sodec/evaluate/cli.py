@@ -39,7 +39,8 @@ def _listed(of: type[float] | type[str], choices: Sequence[str] = ()) -> Callabl
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, ...")
 @click.option("--fidelity", is_flag=True, help="Also sodec's fidelity picture, as a codec of its own.")
 @click.option("--against", default="avif,webp,jpeg", show_default=True, callback=_listed(str),
-              help="avif, webp, jpeg, jxl, heic, or a .py file with settings, encode and decode.")  # fmt: skip
+              help="avif, webp, jpeg, jxl, heic, a model of CompressAI's (mbt2018-mean, or mbt2018-mean=FOLDER of "
+                   "weights), or a .py file with settings, encode and decode.")  # fmt: skip
 @click.option("--reuse", type=click.Path(path_type=Path, dir_okay=False, exists=True),
               help="rows.json of an earlier run: its codecs are compared with without being run again.")  # fmt: skip
 @click.option("--qualities", default="1,10,25,40,50,60,80,100", show_default=True, callback=_listed(float),
@@ -47,6 +48,9 @@ def _listed(of: type[float] | type[str], choices: Sequence[str] = ()) -> Callabl
 @click.option("--metrics", default="psnr,ms_ssim,st_lpips,grid", show_default=True,
               callback=_listed(str, METRIC_NAMES),
               help=f"Of {', '.join(METRIC_NAMES)}.")  # fmt: skip
+@click.option("--features", "features_file", type=click.Path(path_type=Path, dir_okay=False, exists=True),
+              help="Also the Frechet distance of patches, by torchvision's Inception v3 or VGG16 in this safetensors "
+                   "file. Pictures are coded once more for it.")  # fmt: skip
 @click.option("--parts", is_flag=True, help="Also the table of what each part of sodec's decoder is worth.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False),
               help="Folder for rows.json, report.md, curves and the contact sheet.")  # fmt: skip
@@ -63,6 +67,7 @@ def eval_command(
     reuse: Path | None,
     qualities: list[float],
     metrics: list[str],
+    features_file: Path | None,
     parts: bool,
     out: Path | None,
     sheet_pictures: int,
@@ -78,6 +83,7 @@ def eval_command(
 
     from ..errors import UnknownModelError, UnsupportedPictureError
     from . import codecs, report, run
+    from .features import load_features
     from .metrics import available
 
     torch.set_num_threads(threads)
@@ -90,6 +96,7 @@ def eval_command(
     if model != "none":
         for mode in ("full", "fidelity")[: 1 + fidelity]:
             ours.append(codecs.SodecCodec(qualities, model=model, weights=weights, device=device, mode=mode))
+    features = None if features_file is None else load_features(features_file)
     known = _codecs(reuse)
     tested = [*ours, *(rival for rival in rivals if rival.name not in known)]
     left_out |= missing | report.missing()
@@ -108,6 +115,8 @@ def eval_command(
         except UnsupportedPictureError as error:
             result.left_out["parts"] = str(error)
     text = report.text(result, table)
+    if features is not None:
+        text += "\n" + _frechet(tested, usable, *features, out)
     click.echo(text, nl=False)
     if out is None:
         return
@@ -136,6 +145,17 @@ def _add(result: Evaluation, reuse: Path) -> None:
     if lacking:
         result.left_out[str(reuse)] = f"{len(lacking)} pictures are not in it: {', '.join(sorted(lacking))}"
     result.rows += earlier
+
+
+def _frechet(tested: Sequence[Any], paths: Sequence[Path], network: str, features: Any, out: Path | None) -> str:
+    """The table of Frechet distances; frechet.json in `out`."""
+    from . import frechet
+    from .run import read_picture
+
+    found = frechet.distances(tested, map(read_picture, paths), features, network)
+    if out is not None:
+        frechet.write(out / "frechet.json", found)
+    return frechet.table(found) + "\n"
 
 
 def _parts(codec: Any, paths: Sequence[Path], metrics: Sequence[Any], qualities: Sequence[float]) -> list[Part]:

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, features
 
 from ..errors import UnknownModelError
+from .classic import CLASSIC, classic
 from .metrics import Array
 from .optional import MissingPackageError, require
 
@@ -118,10 +119,12 @@ def rival(name: str, threads: int = 1) -> ImageCodec:
     UnknownModelError
         No codec has this name.
     MissingPackageError
-        This Pillow can't write the format, or the plugin is not installed.
+        This Pillow can't write the format, the plugin is not installed, or a model's weights can't be had.
     """
     if name.endswith(".py"):
         return FileCodec(name)
+    if (model := classic(name)) is not None:
+        return model
     if name == "jpeg":
         return PillowCodec(name, "JPEG", (1, 5, 10, 25), {"optimize": True})
     if name == "webp":
@@ -137,7 +140,7 @@ def rival(name: str, threads: int = 1) -> ImageCodec:
     if name == "heic":
         require("pillow_heif", "heic", "pillow-heif").register_heif_opener()
         return PillowCodec(name, "HEIF", (1, 10, 20, 30, 40, 50))
-    raise UnknownModelError(f"codec {name!r} is none of {', '.join(RIVALS)}, nor a .py file")
+    raise UnknownModelError(f"codec {name!r} is none of {', '.join((*RIVALS, *CLASSIC))}, nor a .py file")
 
 
 RIVALS = ("avif", "webp", "jpeg", "jxl", "heic")

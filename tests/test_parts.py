@@ -1,0 +1,79 @@
+"""The table of what each part of the decoder is worth.
+
+pytest tests/test_parts.py
+"""
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from evaluating import picture
+
+from sodec.errors import UnsupportedPictureError
+from sodec.evaluate import codecs, metrics, parts
+
+
+class StubModel:
+    """`SodecModel.decode`'s interface: each variant is the original and so much noise."""
+
+    def decode(self, y_hat, z_hat, quality, *, variant="full", tokens=None):
+        assert y_hat.dtype == z_hat.dtype
+        original = y_hat[0].permute(1, 2, 0).numpy()
+        amount = {"full": 4, "fidelity": 20, "no_unet": 30, "zero_tokens": 2, "zero_content": 25}[variant]
+        if tokens is not None:
+            # The next picture's, not its own.
+            assert not torch.equal(tokens, y_hat.mean((2, 3))[:, None])
+            amount = 10
+        noise = np.random.default_rng(0).normal(0, amount / 255, original.shape)
+        return torch.from_numpy(np.clip(original + noise, 0, 1)).permute(2, 0, 1)[None].float()
+
+    def guidance(self, fidelity):
+        return fidelity.mean((2, 3))[:, None]
+
+
+class StubCodec:
+    model = StubModel()
+
+    def compress(self, original, quality):
+        return bytes([int(quality)]) + bytes(original.shape[:2]) + original.tobytes()
+
+    def latents(self, data):
+        height, width = data[1], data[2]
+        x = np.frombuffer(data, np.uint8, offset=3).reshape(height, width, 3)
+        x = np.pad(x, ((0, -height % 16), (0, -width % 16), (0, 0)))
+        y = torch.from_numpy(x / 255).permute(2, 0, 1)[None]
+        return y.double(), torch.zeros(1, 1, 1, 1), torch.tensor([float(data[0])])
+
+
+def test_parts_table_tells_which_part_earns_its_place():
+    pytest.importorskip("stlpips_pytorch")
+    chosen, _ = metrics.available(["psnr", "st_lpips"])
+    pictures = {"a": picture(0, 70, 75), "b": picture(1, 64, 80)}
+    rows = parts.evaluate_parts(StubCodec(), pictures, chosen, (10, 50), progress=False)
+    assert [row.variant for row in rows] == list(parts.LABELS) * 2
+    psnrs = {row.variant: row.metrics["psnr"] for row in rows[:6]}
+    assert psnrs["zero_tokens"] > psnrs["full"] > psnrs["other_tokens"] > psnrs["fidelity"] > psnrs["zero_content"]
+    text = parts.parts_table(rows)
+    assert text.count("full decoder") == 2
+    assert parts.advantage(rows, rows[1]) > 15
+    found = parts.findings(rows)
+    assert len(found) == 2
+    assert "quality 10: the full decoder does not beat 'tokens zeroed' on ST-LPIPS" in found[0]
+
+
+def test_parts_need_another_picture():
+    with pytest.raises(UnsupportedPictureError, match="two pictures"):
+        parts.evaluate_parts(StubCodec(), {"a": picture()}, [], progress=False)
+
+
+def test_the_parts_full_decoder_is_the_codec_s_own():
+    codec = codecs.SodecCodec([50], weights=tiny.folder())
+    pictures = {"a": picture(0, 70, 75), "b": picture(1, 64, 80)}
+    chosen, _ = metrics.available(["psnr"])
+    rows = parts.evaluate_parts(codec.codec, pictures, chosen, [50], progress=False)
+    values = {row.variant: row.metrics["psnr"] for row in rows}
+    for variant, mode in (("full", "full"), ("fidelity", "fidelity")):
+        same = codecs.SodecCodec([50], weights=tiny.folder(), mode=mode)
+        expected = [metrics.psnr(one, same.decode(codec.encode(one, 50))) for one in pictures.values()]
+        assert values[variant] == pytest.approx(np.mean(expected), abs=0.05)
+    assert values["full"] != values["fidelity"]
