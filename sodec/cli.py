@@ -19,7 +19,9 @@ from . import __version__, batch
 from .bench.cli import bench_command
 from .errors import OutputError, SodecError, UnsupportedPictureError, ViewError
 from .evaluate.cli import eval_command
+from .evaluate.compare_cli import compare_command
 from .files import write_file
+from .ui.cli import ui_command
 
 if TYPE_CHECKING:
     from .codec import Codec
@@ -241,6 +243,8 @@ def init(model: str, output: Path, **options: Any) -> None:
 
 main.add_command(eval_command)
 main.add_command(bench_command)
+main.add_command(compare_command)
+main.add_command(ui_command)
 
 
 def _codec(

@@ -5,8 +5,9 @@
     run.py       codecs x settings x pictures to rows, rows to means and tables
     bdrate.py    two mean curves to one number, with the range it holds for
     plots.py     curves; sheet.py: crops of codecs at equal bytes, side by side
+    compare.py   pictures by several codecs at equal bytes; html.py: those, or a whole evaluation, as one page
     parts.py     what each part of sodec's decoder is worth
-    cli.py       `sodec eval`
+    cli.py       `sodec eval`; compare_cli.py: `sodec compare`
 
 The package itself never imports this one.
 """

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from .compare import Comparison
+    from .metrics import Metric
     from .parts import Part
     from .run import Evaluation
 
@@ -16,8 +18,8 @@ if TYPE_CHECKING:
 METRIC_NAMES = ("psnr", "ms_ssim", "ssimulacra2", "st_lpips", "lpips_alex", "lpips_vgg", "dists", "grid")
 
 
-def _listed(of: type[float] | type[str], choices: Sequence[str] = ()) -> Callable[..., list[Any]]:
-    """A callback for values with commas between them."""
+def listed(of: type[float] | type[str], choices: Sequence[str] = ()) -> Callable[..., list[Any]]:
+    """A callback of an option's values with commas between them."""
 
     def parse(context: click.Context, option: click.Parameter, value: str) -> list[Any]:
         try:
@@ -38,15 +40,15 @@ def _listed(of: type[float] | type[str], choices: Sequence[str] = ()) -> Callabl
 @click.option("--weights", type=click.Path(path_type=Path), help="A folder of weights instead of the bundled ones.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, ...")
 @click.option("--fidelity", is_flag=True, help="Also sodec's fidelity picture, as a codec of its own.")
-@click.option("--against", default="avif,webp,jpeg", show_default=True, callback=_listed(str),
+@click.option("--against", default="avif,webp,jpeg", show_default=True, callback=listed(str),
               help="avif, webp, jpeg, jxl, heic, a model of CompressAI's (mbt2018-mean, or mbt2018-mean=FOLDER of "
                    "weights), or a .py file with settings, encode and decode.")  # fmt: skip
 @click.option("--reuse", type=click.Path(path_type=Path, dir_okay=False, exists=True),
               help="rows.json of an earlier run: its codecs are compared with without being run again.")  # fmt: skip
-@click.option("--qualities", default="1,10,25,40,50,60,80,100", show_default=True, callback=_listed(float),
+@click.option("--qualities", default="1,10,25,40,50,60,80,100", show_default=True, callback=listed(float),
               help="sodec's, 1 to 100.")  # fmt: skip
 @click.option("--metrics", default="psnr,ms_ssim,st_lpips,grid", show_default=True,
-              callback=_listed(str, METRIC_NAMES),
+              callback=listed(str, METRIC_NAMES),
               help=f"Of {', '.join(METRIC_NAMES)}.")  # fmt: skip
 @click.option("--features", "features_file", type=click.Path(path_type=Path, dir_okay=False, exists=True),
               help="Also the Frechet distance of patches, by torchvision's Inception v3 or VGG16 in this safetensors "
@@ -54,8 +56,10 @@ def _listed(of: type[float] | type[str], choices: Sequence[str] = ()) -> Callabl
 @click.option("--parts", is_flag=True, help="Also the table of what each part of sodec's decoder is worth.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False),
               help="Folder for rows.json, report.md, curves and the contact sheet.")  # fmt: skip
+@click.option("--html", "page", type=click.Path(path_type=Path, dir_okay=False),
+              help="One page with curves, tables and pictures under a divider, for any browser.")  # fmt: skip
 @click.option("--sheet", "sheet_pictures", default=4, show_default=True, type=click.IntRange(0),
-              help="Pictures on the contact sheet, the first ones.")  # fmt: skip
+              help="Pictures on the contact sheet and the page, the first ones.")  # fmt: skip
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1), help="Of each codec that can be told.")
 def eval_command(
     pictures: tuple[Path, ...],
@@ -70,6 +74,7 @@ def eval_command(
     features_file: Path | None,
     parts: bool,
     out: Path | None,
+    page: Path | None,
     sheet_pictures: int,
     threads: int,
 ) -> None:
@@ -118,12 +123,34 @@ def eval_command(
     if features is not None:
         text += "\n" + _frechet(tested, usable, *features, out)
     click.echo(text, nl=False)
-    if out is None:
-        return
-    files = report.write(out, result, text)
-    if ours and sheet_pictures:
-        files.append(report.write_sheet(out, usable[:sheet_pictures], ours[0], rivals, (0.05, 0.1, 0.2)))
-    click.echo(f"\nwritten: {', '.join(map(str, files))}")
+    files: list[Path] = []
+    shown = usable[:sheet_pictures] if ours else []
+    if out is not None:
+        files += report.write(out, result, text)
+        if shown:
+            files.append(report.write_sheet(out, shown, ours[0], rivals, (0.05, 0.1, 0.2)))
+    if page is not None:
+        _write_page(page, result, text, shown, ours, rivals, chosen)
+        files.append(page)
+    if files:
+        click.echo(f"\nwritten: {', '.join(map(str, files))}")
+
+
+def _write_page(
+    file: Path, result: Evaluation, text: str, shown: Sequence[Path], ours: Sequence[Any], rivals: Sequence[Any],
+    metrics: Sequence[Metric],
+) -> None:  # fmt: skip
+    """The pictures `shown` are compared at the lowest and the middle one of sodec's qualities."""
+    from ..files import write_file
+    from .compare import compare_files
+    from .html import evaluation_page
+
+    comparisons: list[Comparison] = []
+    if shown:
+        qualities = sorted(ours[0].settings)
+        two = sorted({qualities[0], qualities[len(qualities) // 2]})
+        comparisons, _ = compare_files(shown, ours[0], two, rivals, metrics)
+    write_file(file, evaluation_page(result, text, comparisons).encode())
 
 
 def _codecs(reuse: Path | None) -> set[str]:

@@ -1,14 +1,22 @@
-"""Rate-distortion and rate-perception curves, PNG and SVG."""
+"""Rate-distortion and rate-perception curves: PNG and SVG files, and small ones for a page."""
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from .metrics import METRICS
 from .optional import require
 from .published import DRAWN, published
 from .run import Mean
+
+# Text stays text, and the same figure is the same file.
+SVG = {"svg.fonttype": "none", "svg.hashsalt": "sodec"}
+METADATA = ("Creator", "Date", "Format", "Type")
+INK = "#010203"  # stands for the page's colour of text
 
 
 def curves(means: Sequence[Mean], metric: str, folder: Path, *, kodak: bool = False) -> list[Path]:
@@ -18,9 +26,32 @@ def curves(means: Sequence[Mean], metric: str, folder: Path, *, kodak: bool = Fa
 
     Better is always up, so the axis of a distance runs downwards.
     """
+    figure = _figure(means, metric, kodak, (7, 4.8))
+    kind = "perception" if METRICS[metric].perceptual else "distortion"
+    files = [folder / f"rate-{kind}-{metric}.{suffix}" for suffix in ("png", "svg")]
+    with require("matplotlib", "plots").rc_context(SVG):
+        for file in files:
+            figure.savefig(file, dpi=150, metadata={"Date": None} if file.suffix == ".svg" else None)
+    return files
+
+
+def inline(means: Sequence[Mean], metric: str, *, kodak: bool = False) -> str:
+    """The figure of `curves`, small, as an SVG element for a page: its lines and letters take the page's colour."""
+    colours = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
+    plain = {"legend.facecolor": "none", "legend.edgecolor": INK, "axes.facecolor": "none", "savefig.transparent": True}
+    with require("matplotlib", "plots").rc_context({**SVG, **colours, **plain}):
+        buffer = io.StringIO()
+        _figure(means, metric, kodak, (5, 3.6)).savefig(buffer, format="svg", metadata=dict.fromkeys(METADATA))
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    # Names of groups, which only need to be unique where several figures share a page.
+    svg = re.sub(r' id="[a-z0-9.]+_\d+"', "", svg)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{METRICS[metric].label} over bits per pixel"', 1)
+
+
+def _figure(means: Sequence[Mean], metric: str, kodak: bool, size: tuple[float, float]) -> Any:
     known = METRICS[metric]
-    matplotlib = require("matplotlib", "plots")
-    figure = require("matplotlib.figure", "plots", "matplotlib").Figure(figsize=(7, 4.8), layout="constrained")
+    figure = require("matplotlib.figure", "plots", "matplotlib").Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
     for codec in dict.fromkeys(mean.codec for mean in means):
         points = sorted(
@@ -52,10 +83,4 @@ def curves(means: Sequence[Mean], metric: str, folder: Path, *, kodak: bool = Fa
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend(fontsize="small")
-    kind = "perception" if known.perceptual else "distortion"
-    files = [folder / f"rate-{kind}-{metric}.{suffix}" for suffix in ("png", "svg")]
-    # Text stays text, and the same figure is the same file.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "sodec"}):
-        for file in files:
-            figure.savefig(file, dpi=150, metadata={"Date": None} if file.suffix == ".svg" else None)
-    return files
+    return figure

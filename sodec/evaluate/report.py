@@ -12,12 +12,13 @@ from .metrics import METRICS
 from .optional import MissingPackageError, require
 from .parts import Part, findings, parts_table
 from .plots import curves
-from .run import Evaluation, means, table, write_json
+from .run import Evaluation, Row, means, table, write_json
 from .sheet import contact_sheet
 
 RATES = (0.032, 0.05, 0.07, 0.1, 0.2, 0.3, 0.5)
 # A measure of defects, not of quality: BD-rate over it says nothing.
 NOT_COMPARED = ("grid",)
+MODULES = {"BD-rate": "bjontegaard", "plots": "matplotlib"}
 
 
 def prepare(folder: Path) -> None:
@@ -28,12 +29,12 @@ def prepare(folder: Path) -> None:
         raise OutputError(f"{folder} can't be made: {error.strerror}") from None
 
 
-def missing() -> dict[str, str]:
-    """What a report must do without here, and why: known before hours are spent."""
+def missing(names: Sequence[str] = tuple(MODULES)) -> dict[str, str]:
+    """What a report must do without here, of what it would have, and why: known before hours are spent."""
     left_out = {}
-    for name, module in (("BD-rate", "bjontegaard"), ("plots", "matplotlib")):
+    for name in names:
         try:
-            require(module, name)
+            require(MODULES[name], name)
         except MissingPackageError as error:
             left_out[name] = str(error)
     return left_out
@@ -69,8 +70,7 @@ def write(folder: Path, result: Evaluation, report: str) -> list[Path]:
     """rows.json, report.md and, unless plots are left out, a figure per metric."""
     files = [folder / "rows.json", folder / "report.md"]
     rows = means(result.rows)
-    names = {Path(row.picture).stem for row in result.rows}
-    kodak = names == {f"kodim{number:02}" for number in range(1, 25)}
+    kodak = is_kodak(result.rows)
     try:
         write_json(files[0], result)
         files[1].write_text(report, encoding="utf-8")
@@ -80,6 +80,11 @@ def write(folder: Path, result: Evaluation, report: str) -> list[Path]:
     except OSError as error:
         raise OutputError(f"{folder} can't be written: {error.strerror}") from None
     return files
+
+
+def is_kodak(rows: Sequence[Row]) -> bool:
+    """Whether the pictures are Kodak's 24, for which there are published figures."""
+    return {Path(row.picture).stem for row in rows} == {f"kodim{number:02}" for number in range(1, 25)}
 
 
 def write_sheet(

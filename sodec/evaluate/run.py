@@ -136,13 +136,20 @@ def evaluate(
 
 def measure(codec: ImageCodec, setting: float, picture: Array, name: str, metrics: Sequence[Metric]) -> Row:
     """One picture (H, W, 3) coded once. Time is that of the codec alone."""
+    return measure_and_keep(codec, setting, picture, name, metrics)[0]
+
+
+def measure_and_keep(
+    codec: ImageCodec, setting: float, picture: Array, name: str, metrics: Sequence[Metric]
+) -> tuple[Row, Array]:
+    """What `measure` tells, and the decoded picture."""
     start = time.perf_counter()
     data = codec.encode(picture, setting)
     encoded = time.perf_counter()
     decoded = codec.decode(data)
     end = time.perf_counter()
     height, width = picture.shape[:2]
-    return Row(
+    row = Row(
         name,
         codec.name,
         setting,
@@ -154,6 +161,7 @@ def measure(codec: ImageCodec, setting: float, picture: Array, name: str, metric
         end - encoded,
         {metric.name: metric.function(picture, decoded) for metric in metrics},
     )
+    return row, decoded
 
 
 def means(rows: Sequence[Row]) -> list[Mean]:

@@ -1,0 +1,53 @@
+"""`sodec ui`. Heavy imports wait until the command runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+
+@click.command("ui")
+@click.option("--host", default="127.0.0.1", show_default=True,
+              help="Address to listen on; 0.0.0.0 lets other machines in.")  # fmt: skip
+@click.option("--port", default=7860, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--max-mb", default=20.0, show_default=True, type=click.FloatRange(min=0, min_open=True),
+              help="Megabytes of a file at most.")  # fmt: skip
+@click.option("--max-megapixels", default=16.0, show_default=True, type=click.FloatRange(min=0, min_open=True),
+              help="Million pixels of a picture at most.")  # fmt: skip
+@click.option("--model", default="lite", show_default=True, help="Name of a bundled model.")
+@click.option("--weights", type=click.Path(path_type=Path), help="A folder of weights instead of the bundled ones.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, ...")
+@click.option("--threads", type=click.IntRange(1), help="Threads of the networks (default: torch's choice).")
+def ui_command(
+    host: str,
+    port: int,
+    max_mb: float,
+    max_megapixels: float,
+    model: str,
+    weights: Path | None,
+    device: str,
+    threads: int | None,
+) -> None:
+    """Try the codec on a page in the browser (extra: ui).
+
+    Pictures stay in memory while their page is open, and go nowhere else. Several visitors wait for each other.
+    """
+    from ..evaluate.optional import require
+
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+    require("gradio", "sodec ui", "'sodec[ui]'")
+    import torch
+
+    from ..codec import Codec
+    from .app import served
+    from .trial import Limits
+
+    if threads:
+        torch.set_num_threads(threads)
+    codec = Codec(model, weights=weights, device=device)
+    limits = Limits(int(max_mb * 1e6), int(max_megapixels * 1e6))
+    with served(codec, host=host, port=port, limits=limits) as (page, address):
+        click.echo(f"{address} (Ctrl-C ends it)")
+        page.block_thread()

@@ -1,0 +1,62 @@
+"""A headless Chromium for tests, driven by Selenium; None where either is missing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from contextlib import contextmanager
+
+BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+FLAGS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--force-device-scale-factor=1",
+)  # fmt: skip
+
+
+def missing() -> str:
+    """What is not installed of a browser that can be driven, or nothing."""
+    try:
+        import selenium  # noqa: F401
+    except ImportError:
+        return "selenium is not installed: pip install selenium"
+    if BROWSER is None or DRIVER is None:
+        return "no chromium and chromedriver: apt-get install chromium chromium-driver"
+    return ""
+
+
+@contextmanager
+def chromium():
+    """A browser with a profile of its own."""
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    with tempfile.TemporaryDirectory() as profile:
+        for flag in (*FLAGS, f"--user-data-dir={profile}"):
+            options.add_argument(flag)
+        browser = webdriver.Chrome(options=options, service=Service(DRIVER))
+        try:
+            yield browser
+        finally:
+            browser.quit()
+
+
+def size(browser, width, height=900):
+    """The page is laid out for this many pixels; windows of a browser are never as narrow as a phone."""
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+
+def requests(browser):
+    """Addresses that the browser asked for since the last call, but for those that hold their own data."""
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
+    return [params["request"]["url"] for params in asked if not params["request"]["url"].startswith(("data:", "blob:"))]
+
+
+def overflow(browser):
+    """Pixels by which the page is wider than what is seen of it."""
+    return browser.execute_script("return document.documentElement.scrollWidth - innerWidth")
