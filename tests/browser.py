@@ -39,6 +39,8 @@ def chromium():
             options.add_argument(flag)
         browser = webdriver.Chrome(options=options, service=Service(DRIVER))
         try:
+            browser.get("about:blank")
+            requests(browser)  # of the page that a browser opens with
             yield browser
         finally:
             browser.quit()

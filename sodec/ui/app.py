@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import gradio as gr
 from markupsafe import escape
+from starlette.middleware import Middleware
 
 from ..demo import PHOTO
 from ..errors import SodecError
@@ -18,12 +20,11 @@ from ..pages.render import data_uri, render
 from .csp import OwnOriginOnly
 from .result import result
 from .sessions import Session, Sessions
-from .trial import Limits, Wish, available_rivals, match, open_upload, run_trial
+from .trial import RIVALS, Limits, Wish, available_rivals, match, open_upload, run_trial
 
 if TYPE_CHECKING:
     from ..codec import Codec
 
-RIVALS = ("avif", "webp", "jpeg")
 NONE = "none"
 START_QUALITY, START_BYTES = 25, 5000
 
@@ -41,17 +42,18 @@ SAVE = """(made) => {
 
 
 @contextmanager
-def served(codec: Codec, *, host: str, port: int | None, limits: Limits) -> Iterator[tuple[Any, str]]:
+def served(
+    codec: Codec, *, host: str, port: int | None, limits: Limits, photo: Path = PHOTO
+) -> Iterator[tuple[Any, str]]:
     """The page and its address while it is served, in threads of its own. Port None is the first free one from 7860.
+
+    Pages begin with `photo`.
 
     Raises `OSError` where the port is taken.
     """
-    import gradio as gr
-    from starlette.middleware import Middleware
-
     with tempfile.TemporaryDirectory(prefix="sodec-ui-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # where uploads are for the moment until they are read
-        page = build(codec, limits)
+        page = build(codec, limits, photo)
         page.queue(max_size=64)
         try:
             _, address, _ = page.launch(
@@ -67,13 +69,11 @@ def served(codec: Codec, *, host: str, port: int | None, limits: Limits) -> Iter
             del os.environ["GRADIO_TEMP_DIR"]
 
 
-def build(codec: Codec, limits: Limits) -> Any:
+def build(codec: Codec, limits: Limits, photo: Path) -> Any:
     """The page. What each visitor does goes through one queue, one at a time, since all share the codec."""
-    import gradio as gr
-
-    first = run_trial(codec, open_upload(PHOTO.name, PHOTO.read_bytes(), Limits()), Wish(START_QUALITY))
+    first = run_trial(codec, open_upload(photo.name, photo.read_bytes(), limits), Wish(START_QUALITY))
     sessions = Sessions(first)
-    names = [*available_rivals(RIVALS), NONE]
+    rivals = [*((RIVALS[name], name) for name in available_rivals()), (NONE, NONE)]
 
     def mine(request: gr.Request) -> Session:
         return sessions.of(str(request.session_hash))
@@ -93,15 +93,15 @@ def build(codec: Codec, limits: Limits) -> Any:
 
     def code(target: str, quality: float, count: float, request: gr.Request) -> tuple[Any, Any]:
         session = mine(request)
-        problem, session.problem = session.problem, ""
-        if not problem:
+        said, session.problem = session.problem, ""
+        if not said:
             wish = Wish(quality) if target == "quality" else Wish(max_bytes=int(count))
             try:
                 session.trial, session.match = run_trial(codec, session.upload, wish), None
-                return "", result(session.trial, None)
+                return gr.update(visible=False), result(session.trial, None)
             except SodecError as error:
-                problem = str(error)
-        return _sentence(problem), gr.skip()
+                said = str(error)
+        return gr.update(value=_sentence(said), visible=True), gr.skip()
 
     def compare(name: str, request: gr.Request) -> Any:
         session = mine(request)
@@ -123,7 +123,7 @@ def build(codec: Codec, limits: Limits) -> Any:
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
                 dropped = gr.File(
-                    label=f"A photo, or a .sodec file: {limits.bytes / 1e6:g} MB at most", height=140,
+                    label=f"A photo, or a .sodec file: {limits.bytes / 1e6:g} MB at most", height=170,
                     elem_id="drop", type="filepath",
                 )  # fmt: skip
                 target = gr.Radio(["quality", "bytes"], value="quality", label="Aim for", elem_id="target")
@@ -131,12 +131,12 @@ def build(codec: Codec, limits: Limits) -> Any:
                 count = gr.Slider(
                     500, 50_000, START_BYTES, step=100, label="Bytes at most", elem_id="bytes", visible=False
                 )
-                against = gr.Radio(names, value=names[0], label="Beside it, at equal bytes", elem_id="rival")
+                against = gr.Radio(rivals, value=rivals[0][1], label="Beside it, at equal bytes", elem_id="rival")
                 with gr.Row():
-                    save_stream = gr.Button("Save .sodec", elem_id="save-stream", min_width=100)
-                    save_picture = gr.Button("Save PNG", elem_id="save-png", min_width=100)
+                    save_stream = gr.Button("Save .sodec", elem_id="save-stream", min_width=100, size="md")
+                    save_picture = gr.Button("Save PNG", elem_id="save-png", min_width=100, size="md")
             with gr.Column(scale=3, min_width=300):
-                problem = gr.HTML(elem_id="problem", apply_default_css=False)
+                problem = gr.HTML(elem_id="problem", apply_default_css=False, visible=False)
                 shown = gr.HTML(result(first, None), elem_id="result", apply_default_css=False)
         made = gr.JSON(visible=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from PIL import Image
 
 from ..pages.divider import Layer, divider
 from ..pages.render import render
@@ -51,7 +52,7 @@ class Column:
         """The name, and labels with values."""
         size = f"{self.count:,}" + (f" ({self.count / ours:.2f} x)" if self.count != ours else "")
         found = [("bytes", size), ("bpp", f"{8 * self.count / pixels:.4f}")]
-        found.append(("of raw pixels", f"1:{3 * pixels / self.count:.0f}"))
+        found.append(("of the raw pixels", f"1:{3 * pixels / self.count:.0f}"))
         return self.name, found + [(label, f"{value:.4g}") for label, value in self.metrics.items()]
 
 
@@ -71,8 +72,6 @@ def _layers(trial: Trial, match: Match | None) -> list[Layer]:
 def _reduced(layer: Layer, shrink: int) -> Layer:
     if shrink == 1:
         return layer
-    from PIL import Image
-
     small = np.asarray(Image.fromarray(layer.picture).reduce(shrink))
     return Layer(layer.name, small, layer.lines, layer.row)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 # Of the formats that Pillow opens, those of photos: others start programs (EPS) or are rarely fuzzed.
 FORMATS = {"AVIF", "BMP", "GIF", "HEIF", "JPEG", "JXL", "MPO", "PNG", "PPM", "TIFF", "WEBP"}
+RIVALS = {"avif": "AVIF", "webp": "WebP", "jpeg": "JPEG"}
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ def run_trial(codec: Codec, upload: Upload, wish: Wish) -> Trial:
 
 
 def match(trial: Trial, name: str) -> Match | None:
-    """The codec `name` at the bytes nearest to the trial's; None where there is no original to code.
+    """The codec `name`, of `RIVALS`, at the bytes nearest to the trial's; None where there is no original to code.
 
     Raises `MissingPackageError` where this machine can't write the format.
     """
@@ -164,7 +165,7 @@ def match(trial: Trial, name: str) -> Match | None:
     codec = upload.rivals.setdefault(name, Remembering(rival(name)))
     setting, data = nearest(codec, upload.photo.rgb, len(trial.stream))
     decoded = codec.decode(data)
-    return Match(codec.name, setting, len(data), decoded, _metrics(upload.photo.rgb, decoded))
+    return Match(RIVALS[name], setting, len(data), decoded, _metrics(upload.photo.rgb, decoded))
 
 
 class Remembering:
@@ -183,10 +184,10 @@ class Remembering:
         return self._coded[setting]
 
 
-def available_rivals(names: Sequence[str]) -> list[str]:
-    """Those of the names whose format can be written here."""
+def available_rivals() -> list[str]:
+    """Those of `RIVALS` whose format can be written here."""
     found = []
-    for name in names:
+    for name in RIVALS:
         try:
             found.append(rival(name).name)
         except MissingPackageError:
