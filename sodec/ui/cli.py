@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 from pathlib import Path
 
 import click
@@ -48,6 +50,7 @@ def ui_command(
         torch.set_num_threads(threads)
     codec = Codec(model, weights=weights, device=device)
     limits = Limits(int(max_mb * 1e6), int(max_megapixels * 1e6))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the folder of uploads goes then too
     with served(codec, host=host, port=port, limits=limits) as (page, address):
         click.echo(f"{address} (Ctrl-C ends it)")
         page.block_thread()
