@@ -148,8 +148,8 @@ def server(first):
     from sodec.ui.trial import Limits
 
     limits = Limits(bytes=400_000, pixels=100_000)
-    with served(codec(), host="127.0.0.1", port=None, limits=limits, photo=first) as (page, address):
-        yield page, address
+    with served(codec(), host="127.0.0.1", port=None, limits=limits, photo=first) as (_, events, address):
+        yield events, address
 
 
 @pytest.fixture
@@ -268,6 +268,17 @@ def test_an_upload_is_kept_nowhere_and_shown_to_nobody_else(page, tmp_path, serv
     page.switch_to.window(page.window_handles[-1])
     page.close()
     page.switch_to.window(mine)
+
+
+def test_visitors_at_once_wait_for_each_other(server, first):
+    from gradio_client import Client
+
+    clients = [Client(server[1], verbose=False) for _ in range(4)]
+    jobs = [client.submit("quality", quality, 0, api_name="/code") for quality, client in enumerate(clients, 40)]
+    for quality, job in enumerate(jobs, 40):
+        _, shown = job.result(timeout=60)
+        assert f"sodec, quality {quality}" in shown
+        assert f">{len(codec().compress(first, quality)):,}<" in shown
 
 
 def test_the_page_fits_a_phone(page):

@@ -51,6 +51,6 @@ def ui_command(
     codec = Codec(model, weights=weights, device=device)
     limits = Limits(int(max_mb * 1e6), int(max_megapixels * 1e6))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the folder of uploads goes then too
-    with served(codec, host=host, port=port, limits=limits) as (page, address):
+    with served(codec, host=host, port=port, limits=limits) as (page, _, address):
         click.echo(f"{address} (Ctrl-C ends it)")
         page.block_thread()

@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from .trial import Match, Trial, Upload
+from .trial import Trial, Upload
 
 
 @dataclass
@@ -15,7 +15,6 @@ class Session:
 
     upload: Upload
     trial: Trial | None = None
-    match: Match | None = None
     problem: str = ""  # why the last upload was refused, until it has been said
 
 
