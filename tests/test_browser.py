@@ -6,6 +6,7 @@ pytest tests/test_browser.py
 import io
 import os
 import time
+import urllib.request
 from pathlib import Path
 
 import browser as driven
@@ -39,7 +40,7 @@ def find(browser, selector):
     return browser.find_element(By.CSS_SELECTOR, selector)
 
 
-def wait(browser, condition, seconds=60):
+def wait(browser, condition, seconds=120):
     return WebDriverWait(browser, seconds, poll_frequency=0.1).until(lambda _: condition())
 
 
@@ -194,6 +195,12 @@ def test_quality_moves_the_bytes_and_nothing_leaves_the_machine(page, server, fi
     assert all(url.startswith(server[1]) for url in asked), asked
 
 
+def test_browsers_are_told_to_reach_nothing_else(server):
+    with urllib.request.urlopen(server[1]) as answer:
+        assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+        assert answer.read().count(b"https://fonts.") == 0
+
+
 def test_bytes_and_another_rival(page):
     find(page, "#target input[value=bytes]").click()
     wait(page, lambda: find(page, "#bytes input[type=number]").is_displayed())
@@ -276,7 +283,7 @@ def test_visitors_at_once_wait_for_each_other(server, first):
     clients = [Client(server[1], verbose=False) for _ in range(4)]
     jobs = [client.submit("quality", quality, 0, api_name="/code") for quality, client in enumerate(clients, 40)]
     for quality, job in enumerate(jobs, 40):
-        _, shown = job.result(timeout=60)
+        _, shown = job.result(timeout=120)
         assert f"sodec, quality {quality}" in shown
         assert f">{len(codec().compress(first, quality)):,}<" in shown
 

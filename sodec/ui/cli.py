@@ -13,7 +13,7 @@ import click
 @click.command("ui")
 @click.option("--host", default="127.0.0.1", show_default=True,
               help="Address to listen on; 0.0.0.0 lets other machines in.")  # fmt: skip
-@click.option("--port", default=7860, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--port", type=click.IntRange(1, 65535), help="Default: the first free one from 7860.")
 @click.option("--max-mb", default=20.0, show_default=True, type=click.FloatRange(min=0, min_open=True),
               help="Megabytes of a file at most.")  # fmt: skip
 @click.option("--max-megapixels", default=16.0, show_default=True, type=click.FloatRange(min=0, min_open=True),
@@ -24,7 +24,7 @@ import click
 @click.option("--threads", type=click.IntRange(1), help="Threads of the networks (default: torch's choice).")
 def ui_command(
     host: str,
-    port: int,
+    port: int | None,
     max_mb: float,
     max_megapixels: float,
     model: str,

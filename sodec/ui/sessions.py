@@ -21,7 +21,7 @@ class Session:
 class Sessions:
     """Sessions by the key of their page, of which nobody else knows; beyond `limit` the longest idle one is dropped."""
 
-    def __init__(self, first: Trial, limit: int = 32) -> None:
+    def __init__(self, first: Trial, limit: int = 16) -> None:
         self._first, self._limit = first, limit
         self._held: OrderedDict[str, Session] = OrderedDict()
         self._lock = threading.Lock()
