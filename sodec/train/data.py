@@ -84,7 +84,13 @@ class Crops:
         self.random = np.random.default_rng(seed)
 
     def batch(self, count: int, size: int) -> Tensor:
-        """(count, 3, size, size) in 0..1, channels_last."""
+        """(count, 3, side, side) in 0..1, channels_last. The side is `size`, or up to 48 less, but at least 64.
+
+        So all are of one batch, in steps of 16: the lower levels of the networks have to be padded for most pictures,
+        and a model that saw multiples of 64 alone left their last columns 6 grey levels too bright.
+        """
+        sides = range(max(min(64, size), size - 48), size + 1, 16)
+        size = sides[self.random.integers(len(sides))]
         out = np.empty((count, size, size, 3), np.uint8)
         for i in range(count):
             picture = self.pictures[self.random.choice(len(self.pictures), p=self.chance)]
