@@ -28,6 +28,8 @@ def compress(
 ) -> bytes:
     """A picture as a .sodec stream; `Codec.compress` says what is taken and raised, and what else can be asked.
 
+    Examples
+    --------
     >>> data = sodec.compress("photo.jpg", quality=20)
     >>> data = sodec.compress("photo.jpg", max_bytes=8000)
     """
@@ -37,6 +39,8 @@ def compress(
 def decompress(data: StreamLike, *, output: str = "pil", device: str = "cpu", **options: Any) -> Any:
     """The picture of a stream; `Codec.decompress` says what comes back, what is raised and what else can be asked.
 
+    Examples
+    --------
     >>> image = sodec.decompress("photo.sodec")
     >>> face = sodec.decompress(data, region=(400, 120, 256, 256))
     """

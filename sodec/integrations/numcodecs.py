@@ -25,6 +25,8 @@ class Sodec(NumcodecsCodec):  # type: ignore[misc]  # numcodecs has no types
     model, device
         As in `sodec.compress`.
 
+    Examples
+    --------
     >>> zarr.create_array(store, shape=(9, 512, 512, 3), chunks=(1, 512, 512, 3), dtype="u1",
     ...                   zarr_format=2, compressors=Sodec(quality=40))
     """
