@@ -6,6 +6,7 @@ extra names them, `<!-- needs: zarr -->`. Of shell blocks, each line is a comman
 pytest tests/test_docs.py
 """
 
+import doctest
 import importlib.util
 import re
 import shlex
@@ -18,7 +19,8 @@ from click.testing import CliRunner
 from PIL import Image
 from tiny import codec, photo
 
-from sodec import weights
+import sodec
+from sodec import api, weights
 from sodec.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -81,6 +83,22 @@ def test_blocks_run(page, folder, monkeypatch):
         else:
             for command in code.replace("\\\n", "").splitlines():
                 run_in_shell(command)
+
+
+def test_examples_of_docstrings_run(folder):
+    data = sodec.compress("photo.jpg")
+    Path("photo.sodec").write_bytes(data)
+    found = doctest.DocTestFinder().find(api, globs={"sodec": sodec, "data": data})
+    if importlib.util.find_spec("zarr"):
+        import zarr
+
+        from sodec.integrations import numcodecs
+
+        found += doctest.DocTestFinder().find(numcodecs, globs={**vars(numcodecs), "zarr": zarr})
+    runner = doctest.DocTestRunner()
+    results = [runner.run(examples) for examples in found]
+    assert sum(result.attempted for result in results) >= 4
+    assert not sum(result.failed for result in results)
 
 
 def test_the_pictures_are_of_the_bundled_weights():

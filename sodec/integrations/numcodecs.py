@@ -27,8 +27,8 @@ class Sodec(NumcodecsCodec):  # type: ignore[misc]  # numcodecs has no types
 
     Examples
     --------
-    >>> zarr.create_array(store, shape=(9, 512, 512, 3), chunks=(1, 512, 512, 3), dtype="u1",
-    ...                   zarr_format=2, compressors=Sodec(quality=40))
+    >>> photos = zarr.create_array("photos.zarr", shape=(9, 512, 512, 3), chunks=(1, 512, 512, 3),
+    ...                            dtype="u1", zarr_format=2, compressors=Sodec(quality=40))
     """
 
     codec_id = "sodec"
