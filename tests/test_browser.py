@@ -281,7 +281,7 @@ def test_visitors_at_once_wait_for_each_other(server, first):
     from gradio_client import Client
 
     clients = [Client(server[1], verbose=False) for _ in range(4)]
-    jobs = [client.submit("quality", quality, 0, api_name="/code") for quality, client in enumerate(clients, 40)]
+    jobs = [client.submit("quality", quality, 5000, api_name="/code") for quality, client in enumerate(clients, 40)]
     for quality, job in enumerate(jobs, 40):
         _, shown = job.result(timeout=120)
         assert f"sodec, quality {quality}" in shown
