@@ -10,6 +10,7 @@ from torch import nn
 
 from sodec.models import SD21, SD21_TINY
 from sodec.models.dinov2 import Dinov2
+from sodec.models.public import vit_tensors
 from sodec.models.stable_diffusion import DiffusionUNet, VaeDecoder
 
 SIZES = [pytest.param(SD21_TINY, id="reduced"), pytest.param(SD21, id="full", marks=pytest.mark.slow)]
@@ -86,9 +87,7 @@ def test_vit(config, grid):
             if "layer_scale" in name:
                 value.uniform_(0.5, 1.5)
     ours = Dinov2(config)
-    tensors = theirs.state_dict()
-    del tensors["embeddings.mask_token"]
-    ours.load_state_dict(tensors, assign=True)
+    ours.load_state_dict(vit_tensors(theirs.state_dict()), assign=True)
     pixels = torch.randn(1, 3, *(side * config.vit_patch for side in grid))
     with torch.no_grad():
         assert relative_error(ours.features(pixels), theirs(pixels).last_hidden_state) <= 1e-4

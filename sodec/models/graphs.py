@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from .model import SodecModel
 
+_cuda: Any = torch.cuda  # typed in some versions of torch, in others not
 CAPACITY = 4  # graphs: each holds the memory of a whole decode
 REMEMBERED = 256  # sizes met before
 WARM_UPS = 2
@@ -61,7 +62,7 @@ class GraphedDecoder:
         self.graphs: SizeCache[Decode] = SizeCache(CAPACITY)
         self._met: SizeCache[bool] = SizeCache(REMEMBERED)
         self._capture = capture or Captured
-        self._side = torch.cuda.Stream() if capture is None else None
+        self._side = _cuda.Stream() if capture is None else None
 
     def __call__(self, y_hat: Tensor, w: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
         key = (tuple(y_hat.shape), y_hat.dtype)
@@ -82,9 +83,9 @@ class GraphedDecoder:
             tokens = model.guidance(faithful)
             l_t = model.transform(y_hat, w, quality)
         else:
-            here = torch.cuda.current_stream()
+            here = _cuda.current_stream()
             self._side.wait_stream(here)
-            with torch.cuda.stream(self._side):
+            with _cuda.stream(self._side):
                 faithful = model.fidelity(y_hat, quality)
                 tokens = model.guidance(faithful)
             l_t = model.transform(y_hat, w, quality)
@@ -100,15 +101,15 @@ class Captured:
 
     def __init__(self, function: Decode, inputs: tuple[Tensor, ...]) -> None:
         self.inputs = tuple(tensor.clone() for tensor in inputs)
-        here, side = torch.cuda.current_stream(), torch.cuda.Stream()
+        here, side = _cuda.current_stream(), _cuda.Stream()
         side.wait_stream(here)
-        with torch.cuda.stream(side):
+        with _cuda.stream(side):
             for _ in range(WARM_UPS):
-                function(*self.inputs)  # type: ignore[call-arg]
+                function(*self.inputs)
         here.wait_stream(side)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.outputs = function(*self.inputs)  # type: ignore[call-arg]
+        self.graph = _cuda.CUDAGraph()
+        with _cuda.graph(self.graph):
+            self.outputs = function(*self.inputs)
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         for own, given in zip(self.inputs, inputs, strict=True):
