@@ -3,15 +3,19 @@
 pytest tests/test_memory.py
 """
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
 from tiny import folder, photo
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
 
 import sodec
 from sodec import memory
 from sodec.errors import DeviceError
-from sodec.models import LITE, SD21
+from sodec.models import LITE, SD21, SodecModel
 
 CPU = torch.device("cpu")
 
@@ -21,6 +25,50 @@ def test_estimate_grows_with_pixels_and_width():
     assert memory.decoding_bytes(SD21, torch.bfloat16, 1024, 512) == 2 * small
     assert memory.decoding_bytes(SD21, torch.float32, 512, 512) == 2 * small
     assert memory.decoding_bytes(LITE, torch.bfloat16, 512, 512) < small / 20
+
+
+class LiveTensors(TorchDispatchMode):
+    """The most bytes that tensors made inside took at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.views, self.now, self.peak = {}, 0, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_iter(made):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                key, size = storage._cdata, storage.nbytes()
+                if key not in self.views:
+                    self.views[key] = 0
+                    self.now += size
+                self.views[key] += 1
+                weakref.finalize(tensor, self._gone, key, size)
+        self.peak = max(self.peak, self.now)
+        return made
+
+    def _gone(self, key, size):
+        self.views[key] -= 1
+        if not self.views[key]:
+            del self.views[key]
+            self.now -= size
+
+
+@pytest.mark.parametrize("config", [SD21, LITE], ids=lambda config: config.name)
+def test_estimate_is_what_the_widest_part_takes(config):
+    """On the device "meta" nothing is computed, but tensors live as long as they would."""
+    with torch.device("meta"):
+        model = SodecModel(config).requires_grad_(False)
+        cells, latents = 1152 // 16, 1152 // (16 if config is LITE else 8)
+        quality, y_hat = torch.empty(1), torch.empty(1, config.y_channels, cells, cells)
+        latent = torch.empty(1, config.latent, latents, latents)
+    peaks = []
+    for run in (lambda: model.latent_decoder(latent), lambda: model.fidelity(y_hat, quality)):
+        with LiveTensors() as live, torch.no_grad():
+            run()
+        peaks.append(live.peak)
+    assert 0.6 < max(peaks) / memory.decoding_bytes(config, torch.float32, 1152, 1152) < 1.05
 
 
 @pytest.fixture
