@@ -39,10 +39,13 @@ def check(config: ModelConfig, device: torch.device, dtype: torch.dtype, height:
 
 
 def check_weights(size: int, device: torch.device, dtype: torch.dtype, name: str) -> None:
-    """`DeviceError` where weights of `size` bytes in 16 bits do not fit the device in `dtype`."""
-    free, needed = available(device), size // 2 * dtype.itemsize
-    if free is not None and needed > free:
-        raise DeviceError(f"the weights of {name} take {_gb(needed)}; {device} has {_gb(free)} free")
+    """`DeviceError` where weights of `size` bytes in 16 bits fit no memory: the machine's in float32, as they are read
+    and prepared, then the device's in `dtype`.
+    """
+    for place, kind in ((torch.device("cpu"), torch.float32), (device, dtype)):
+        free, needed = available(place), size // 2 * kind.itemsize
+        if free is not None and needed > free:
+            raise DeviceError(f"the weights of {name} take {_gb(needed)}; {place} has {_gb(free)} free")
 
 
 def available(device: torch.device) -> int | None:
