@@ -15,7 +15,7 @@ from . import container, memory, picture, rate
 from .decoding import TileSource, decode
 from .encoding import encode
 from .engine import Engine
-from .errors import DamageWarning, DeviceError, UnknownModelError
+from .errors import DamageWarning, DeviceError, UnknownModelError, ViewError
 from .files import StreamLike, read_stream
 from .models import SodecModel
 from .models.load import load_model, resolve_device, resolve_dtype
@@ -69,6 +69,8 @@ class Codec:
     UnknownModelError, WeightsError, DeviceError
         No such model; a file that is missing, altered or of another configuration; no such device or dtype, or too
         little memory (in `decompress` too), with the size that is needed and a tile that would fit.
+    ViewError
+        No such tile.
     """
 
     def __init__(
@@ -82,7 +84,7 @@ class Codec:
         cuda_graphs: bool = False,
     ) -> None:
         if tile < MIN_TILE or tile % MIN_TILE:
-            raise ValueError(f"tile {tile} is not a multiple of {MIN_TILE}")
+            raise ViewError(f"tile {tile} is not a multiple of {MIN_TILE}")
         self.device = resolve_device(device)
         self.dtype = resolve_dtype(dtype, self.device)
         self.bundle = find(model, None if weights is None else located(weights))

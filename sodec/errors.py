@@ -44,7 +44,7 @@ class QualityError(SodecError, ValueError):
 
 
 class ViewError(SodecError, ValueError):
-    """The part of a picture that is asked for can't be shown: region, scale, fidelity or mode."""
+    """The part of a picture that is asked for can't be shown: region, scale, fidelity, mode or tile."""
 
 
 class TargetError(SodecError, ValueError):

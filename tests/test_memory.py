@@ -8,13 +8,15 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from tiny import folder, photo
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 import sodec
 from sodec import memory
-from sodec.errors import DeviceError
+from sodec.cli import main
+from sodec.errors import DeviceError, ViewError
 from sodec.models import LITE, SD21, SodecModel
 
 CPU = torch.device("cpu")
@@ -119,8 +121,11 @@ def test_a_smaller_tile_gives_nearly_the_same_picture():
 
 @pytest.mark.parametrize("tile", [0, 100, 64])
 def test_tiles_that_are_none_are_named(tile):
-    with pytest.raises(ValueError, match=f"tile {tile}"):
+    with pytest.raises(ViewError, match=f"tile {tile}"):
         sodec.Codec(weights=folder(), tile=tile)
+    done = CliRunner().invoke(main, ["demo", "--tile", str(tile)])
+    assert done.exit_code == 2
+    assert f"tile {tile}" in done.output
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
