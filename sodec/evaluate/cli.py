@@ -121,7 +121,7 @@ def eval_command(
             result.left_out["parts"] = str(error)
     text = report.text(result, table)
     if features is not None:
-        text += "\n" + _frechet(tested, usable, *features, out)
+        text += "\n" + _frechet(tested, usable, features, out)
     click.echo(text, nl=False)
     files: list[Path] = []
     shown = usable[:sheet_pictures] if ours else []
@@ -174,12 +174,13 @@ def _add(result: Evaluation, reuse: Path) -> None:
     result.rows += earlier
 
 
-def _frechet(tested: Sequence[Any], paths: Sequence[Path], network: str, features: Any, out: Path | None) -> str:
+def _frechet(tested: Sequence[Any], paths: Sequence[Path], features: tuple[str, Any], out: Path | None) -> str:
     """The table of Frechet distances; frechet.json in `out`."""
     from . import frechet
     from .run import read_picture
 
-    found = frechet.distances(tested, map(read_picture, paths), features, network)
+    network, function = features
+    found = frechet.distances(tested, map(read_picture, paths), function, network)
     if out is not None:
         frechet.write(out / "frechet.json", found)
     return frechet.table(found) + "\n"

@@ -2,9 +2,9 @@
 
     d = |mu_1 - mu_2|^2 + Tr(S_1 + S_2 - 2 (S_1 S_2)^(1/2)),   mu, S mean and covariance of the features
 
-Patches are taken as HiFiC takes them (Mentzer et al., NeurIPS 2020): 256x256, every whole one of the grid at the corner,
-and of a second grid that begins half a patch further down and right and is one patch shorter each way. The distance
-falls with the number of patches, so only equal numbers compare, and it depends on the network: both are told.
+Patches are taken as HiFiC takes them (Mentzer et al., NeurIPS 2020): 256x256, every whole one of the grid at the
+corner, and of a second grid that begins half a patch further down and right and is one patch shorter each way. The
+distance falls with the number of patches, so only equal numbers compare, and it depends on the network: both are told.
 """
 
 from __future__ import annotations
