@@ -98,8 +98,8 @@ def _function(network: Any, name: str) -> Features:
     @torch.inference_mode()
     def features(patches: np.ndarray) -> np.ndarray:
         found = []
-        for batch in torch.from_numpy(patches).split(BATCH):
-            x = batch.permute(0, 3, 1, 2).float() / 255
+        for start in range(0, len(patches), BATCH):
+            x = torch.from_numpy(patches[start : start + BATCH]).permute(0, 3, 1, 2).float() / 255
             if name == INCEPTION:
                 x = F.interpolate(x, (299, 299), mode="bilinear", align_corners=False, antialias=True)
             found.append(network((x - mean) / deviation))
