@@ -77,8 +77,9 @@ def _picture_section(one: Comparison, metrics: Sequence[Metric]) -> Section:
     for number, level in enumerate(one.levels):
         for version in level:
             row = version.row
-            times = "" if version is level[0] else f", {row.bytes / level[0].row.bytes:.2f} x"
-            lines = [f"{row.bytes:,} bytes{times}", f"{row.bpp:.3f} bpp"]
+            lines = [f"{row.bytes:,} bytes", f"{row.bpp:.3f} bpp"]
+            if version is not level[0]:
+                lines.insert(1, f"{row.bytes / level[0].row.bytes:.2f} x sodec's")
             if (decibels := row.metrics.get("psnr")) is not None:
                 lines.append(f"{decibels:.2f} dB")
             layers.append(Layer(f"{row.codec}, {row.setting:g}", version.shown, tuple(lines), number))
