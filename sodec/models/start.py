@@ -65,8 +65,10 @@ def start(
     if base.sizes is None:
         raise WeightsError(f"model {base.name!r} has no parts from public checkpoints; `sodec train` starts it alone")
     unet_folder = located(unet, [*_patterns("unet"), "scheduler/scheduler_config.json"])
-    vae_folder = _part(unet_folder if vae is None and (unet_folder / "vae").is_dir() else located(
-        unet if vae is None else vae, _patterns("vae")), "vae")  # fmt: skip
+    if vae is None and (unet_folder / "vae").is_dir():
+        vae_folder = unet_folder / "vae"
+    else:
+        vae_folder = _part(located(unet if vae is None else vae, _patterns("vae")), "vae")
     unet_folder, vit_folder = _part(unet_folder, "unet"), located(vit)
     config = public.sizes(base, unet_folder, vae_folder, vit_folder)
     config = public.schedule(config, unet_folder.parent / "scheduler" / "scheduler_config.json", prediction)
