@@ -1,6 +1,6 @@
 """The scale branch: z to the scale index of every y, trained as the integers that the native module computes.
 
-Training sees the rounding of weights, activations and result (straight-through), so nothing is lost at export.
+Training sees the rounding of weights, biases, activations and result (straight-through), so nothing is lost at export.
 The layers, their fixed-point units and the order of operations are those of `csrc/scale_network` (FORMAT.md):
 activations are uint8 in units of 1/32, weights int8 per output channel, the result is in 1/16 of an index.
 """
@@ -57,11 +57,14 @@ class ScaleNetwork(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         with torch.autocast(z.device.type, enabled=False):
             x = bounded(z.float(), -ZERO_POINT, 255 - ZERO_POINT)
+            unit = 1.0
             for number, layer in enumerate(self._convolutions()):
-                x = F.conv2d(x, _quantised(layer.weight), layer.bias, padding=layer.padding)
+                bias = _rounded(_bias(layer), unit * _units(layer.weight).flatten())
+                x = F.conv2d(x, _quantised(layer.weight), bias, padding=layer.padding)
                 if number == len(self.layers) - 1:
                     return _rounded(x, INDEX_UNIT)
                 x = bounded(_rounded(x, ACTIVATION_UNIT), 0, 255 * ACTIVATION_UNIT)
+                unit = ACTIVATION_UNIT
                 if self.upsample[number] == 2:
                     x = F.pixel_shuffle(x, 2)
         raise AssertionError("a scale network has layers")
