@@ -4,7 +4,6 @@ pytest tests/test_train.py
 """
 
 import json
-import math
 import signal
 import subprocess
 import sys
@@ -27,7 +26,6 @@ from sodec.container import read
 from sodec.errors import TrainingError
 from sodec.models import SD21_TINY, TINY, SodecModel
 from sodec.models.export import TRAINING_FILE
-from sodec.models.scale_network import ScaleNetwork, bounded
 from sodec.train import losses
 from sodec.train.average import Average
 from sodec.train.checkpoint import parts_of
@@ -383,67 +381,6 @@ def test_lambdas_and_learning_rate():
     assert learning_rate(plan, 0, 0) == pytest.approx(plan.learning_rate / 100)
     assert learning_rate(plan, 1000, 0) == pytest.approx(plan.learning_rate)
     assert learning_rate(plan, 1000, 1) == pytest.approx(plan.learning_rate * plan.final)
-
-
-def test_a_bound_lets_the_gradient_lead_back_only():
-    x = torch.tensor([-2.0, -2.0, 0.5, 9.0, 9.0], requires_grad=True)
-    bound = bounded(x, 0.0, 8.0)
-    assert bound.tolist() == [0, 0, 0.5, 8, 8]
-    bound.backward(torch.tensor([1.0, -1.0, 1.0, 1.0, -1.0]))
-    assert x.grad.tolist() == [0, -1, 1, 1, 0]
-
-
-@pytest.mark.parametrize("start", [14.0, -50.0])
-def test_scales_come_to_follow_z_even_from_beyond_the_table(start):
-    torch.manual_seed(0)
-    network = ScaleNetwork(TINY)
-    torch.nn.init.constant_(network.layers[-1].bias, start)
-    optimizer = torch.optim.Adam(network.parameters(), 0.02)
-    z = torch.tensor([-2.0, 2.0])[:, None, None, None].repeat(1, TINY.z_channels, 2, 2)
-    deviation = torch.tensor([0.3, 6.0])[:, None, None, None]
-    for _ in range(400):
-        residual = deviation * torch.randn(2, TINY.y_channels, 8, 8)
-        loss = losses.gaussian_bits(residual, network(z), TINY).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    low, high = network(z).mean((1, 2, 3)).tolist()
-    wanted = [math.log(scale / TINY.scale_min) / TINY.scale_step for scale in (0.3, 6.0)]
-    assert [low, high] == pytest.approx(wanted, abs=4)
-
-
-def test_gaussian_bits_are_those_of_the_tables():
-    """The density of x + noise, averaged over the noise, costs what the coder's table charges on average."""
-    torch.manual_seed(0)
-    index = 30.0
-    scale = TINY.scales[30]
-    x = torch.randn(1, 1, 200, 200) * scale
-    bits = losses.gaussian_bits(x, torch.full_like(x, index), TINY).mean() / 40_000
-    entropy = 0.5 * np.log2(2 * np.pi * np.e * (scale**2 + 1 / 12))
-    assert bits == pytest.approx(entropy, rel=0.02)
-
-
-def test_perceptual_term_rewards_likeness():
-    x = torch.rand(2, 3, 64, 64)
-    assert losses.structure(x, x).max() < 1e-5
-    assert losses.structure(x * 0.2, x).min() > 0.1
-
-
-def test_structure_follows_ms_ssim():
-    pytorch_msssim = pytest.importorskip("pytorch_msssim")
-    x = torch.nn.functional.interpolate(torch.rand(1, 3, 24, 24), 192, mode="bilinear")
-    for noise in (0.01, 0.05, 0.2):
-        y = x + noise * torch.randn_like(x)
-        expected = -pytorch_msssim.ms_ssim(x, y, data_range=1.0).log()
-        assert losses.structure(y, x).item() == pytest.approx(expected.item(), rel=0.5)
-
-
-def test_lattice_sees_a_phase_and_no_even_shift():
-    x = torch.rand(2, 3, 32, 32)
-    assert losses.lattice(x + 0.1, x).max() < 1e-6
-    y = x.clone()
-    y[:, :, 1::4, 2::4] += 4 / 255
-    assert losses.lattice(y, x).tolist() == pytest.approx([15 / 16 / 16 * 16] * 2, rel=1e-3)
 
 
 def test_crops_are_drawn_from_the_pictures_and_resume(data, tmp_path):
