@@ -14,6 +14,7 @@ from torch import Tensor
 
 from . import memory, symbols
 from .models import SodecModel
+from .models.coding import first_half
 from .models.graphs import GraphedDecoder
 from .tiles import CELL, HALO, TILE, Box, padded
 from .weights import Coding
@@ -25,7 +26,8 @@ class Coefficients(NamedTuple):
     """What analysis makes of a tile, whatever the quality: the same serve every entropy pass."""
 
     z: np.ndarray  # (Cz, ceil(h/4), ceil(w/4)) int16
-    residual: Tensor  # y - mean(z), (Cy, h, w) float32, on the CPU
+    residual: Tensor  # y - mean, by z alone, (1, Cy, h, w) float32
+    mean: Tensor  # that mean
 
 
 class Features(NamedTuple):
@@ -64,18 +66,28 @@ class Engine:
             rows, columns = box.cells().within(window.cells())
             y = y[..., rows, columns]
             z = self.model.hyper_analysis(y.to(self.dtype)).float().round().clamp(-MAX_SYMBOL, MAX_SYMBOL)
-            residual = y - cropped(self.model.mean(z.to(self.dtype)), y)
-            return Coefficients(z[0].to(torch.int16).cpu().numpy(), residual[0].cpu())
+            mean = cropped(self.model.mean(z.to(self.dtype)), y)
+            return Coefficients(z[0].to(torch.int16).cpu().numpy(), y - mean, mean)
 
     def encode(self, coefficients: Coefficients, quality: float, deadzone: float = 0.0) -> bytes:
         """The payload of a tile. A symbol is rounded up, away from zero, from 1/2 + `deadzone` on."""
         with self.stage("entropy"), torch.inference_mode():
-            z, residual = coefficients
-            scaled = residual * self.gain(quality)[0].cpu()
-            scaled = (scaled - deadzone * scaled.sign()).round().clamp(-MAX_SYMBOL, MAX_SYMBOL)
-            indexes = symbols.scale_indexes(self.coding, z, quality, *scaled.shape[1:])
-            y = np.where(indexes == symbols.SKIP, np.int16(0), scaled.to(torch.int16).numpy())
-            return symbols.encode(self.coding, np.ascontiguousarray(z), y, indexes)
+            z, residual, mean = coefficients
+            gain = self.gain(quality)
+            indexes = symbols.scale_indexes(self.coding, z, quality, *residual.shape[2:])
+            coded = torch.from_numpy(indexes != symbols.SKIP).to(self.device)
+
+            def rounded(residual: Tensor) -> Tensor:
+                scaled = residual * gain
+                scaled = (scaled - deadzone * scaled.sign()).round().clamp(-MAX_SYMBOL, MAX_SYMBOL)
+                return torch.where(coded, scaled, 0.0)
+
+            y = rounded(residual)
+            if self.model.context is not None:
+                known = self.model.context(mean, y / gain)
+                y = torch.where(first_half(y), y, rounded(residual + mean - known))
+            coded_y = np.ascontiguousarray(y[0].to(torch.int16).cpu().numpy())
+            return symbols.encode(self.coding, np.ascontiguousarray(z), coded_y, indexes)
 
     def tensor(self, rgb: np.ndarray, window: Box) -> Tensor:
         """The window's pixels, (1, 3, H, W) in 0..1; beyond the picture its edge goes on."""
@@ -89,11 +101,11 @@ class Engine:
     # -- decoding
 
     def dequantise(self, z: np.ndarray, y: np.ndarray, quality: float, *, content: bool = True) -> Features:
-        """y_hat = y / gain + mean, and w if `content`, of one tile."""
+        """y_hat, and w if `content`, of the symbols of one tile."""
         z_hat = torch.from_numpy(z).to(self.device)[None].to(self.dtype)
-        scaled = torch.from_numpy(y).to(self.device)[None].float()
-        y_hat = scaled / self.gain(quality) + cropped(self.model.mean(z_hat), scaled)
-        w = cropped(self.model.content(z_hat), scaled).to(self.dtype) if content else None
+        scaled = torch.from_numpy(y).to(self.device)[None]
+        y_hat = self.model.dequantise(scaled, z_hat, torch.tensor([quality], device=self.device))
+        w = cropped(self.model.content(z_hat), y_hat).to(self.dtype) if content else None
         return Features(y_hat, w)
 
     def nothing(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -134,7 +146,7 @@ class Engine:
         with self.stage("UNet"):
             l_0 = model.denoise(l_t, tokens).to(self.dtype)
         with self.stage("latent decoder"):
-            return model.latent_decoder(l_0)
+            return model.picture(l_0, fidelity)
 
     # -- both
 

@@ -86,14 +86,15 @@ class Dissection:
 
     def _stages(self) -> list[Stage]:
         symbols = tuple(torch.from_numpy(array) for pair in self.symbols for array in pair)
+        context = () if self.model.context is None else ("context",)
         made = [
             Stage("entropy", self._decode_symbols, host=True),
-            Stage("dequantisation", self._dequantise, ("mean", "gain"), symbols),
+            Stage("dequantisation", self._dequantise, ("mean", *context, "gain"), symbols),
             Stage("fidelity", self._fidelity, ("fidelity",), (*self.y_hat,)),
             Stage("ViT", self._guidance, ("vit", "projection"), (*self.x_f,)),
             Stage("transformation", self._content_and_transform, ("content", "transform"), (*self.z_hat, *self.y_hat)),
             Stage("UNet", self._denoise, ("unet",), (*self.l_t, *self.tokens)),
-            Stage("latent decoder", self._decode_latent, ("latent_decoder",), (*self.l_0,)),
+            Stage("latent decoder", self._decode_latent, ("latent_decoder",), (*self.l_0, *self.x_f)),
         ]
         assert tuple(stage.name for stage in made) == NAMES
         return made
@@ -131,7 +132,7 @@ class Dissection:
 
     @torch.inference_mode()
     def _decode_latent(self) -> list[Tensor]:
-        return [self.model.latent_decoder(l_0) for l_0 in self.l_0]
+        return [self.model.picture(l_0, x_f) for l_0, x_f in zip(self.l_0, self.x_f, strict=True)]
 
 
 @contextmanager

@@ -58,6 +58,36 @@ class HyperSynthesis(nn.Module):
         return self.layers(z * 0.25)
 
 
+class Context(nn.Module):
+    """The mean of one half of y, given the other: mu(z) (B, Cy, h, w) and what was coded of the first half to the mean.
+
+    The halves are a checkerboard, whose colours are swapped for the second half of the channels, so that every
+    element has neighbours and other channels of its place among what is known (as He et al., CVPR 2021; there for the
+    scale too, which here has to be an integer of z alone). A mean may be float: symbols don't depend on it.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.enter = conv(2 * config.y_channels, config.context)
+        self.leave = conv(config.context, config.y_channels)
+        with torch.no_grad():
+            self.leave.weight.mul_(0.1)
+
+    def forward(self, mean: Tensor, residual: Tensor) -> Tensor:
+        """`residual` is what y_hat exceeds `mean` by in the first half; its second half is not looked at."""
+        first = first_half(mean)
+        known = torch.cat([mean, residual * first], 1).to(self.enter.weight.dtype)
+        return mean + self.leave(F.silu(self.enter(known))).to(mean.dtype) * ~first
+
+
+def first_half(y: Tensor) -> Tensor:
+    """Which elements of y (B, Cy, h, w) are coded without context: bool (Cy, h, w)."""
+    colour = [torch.arange(size, device=y.device) for size in y.shape[-2:]]
+    board = (colour[0][:, None] + colour[1]) % 2 == 0
+    swapped = torch.arange(y.shape[1], device=y.device) >= y.shape[1] // 2
+    return board[None] ^ swapped[:, None, None]
+
+
 class QualityGain(nn.Module):
     """The continuous gain vector: log-linear between learnt anchors spread evenly over qualities 1 to 100."""
 

@@ -43,18 +43,19 @@ class ModelConfig:
     analysis: tuple[int, ...] = (48, 96, 160)  # widths of E at 1/4, 1/8, 1/16
     hyper: int = 96  # first width of the three branches that read z; 64 after each upsampling
     content: int = 64  # w, the second synthesis of z
+    context: int = 128  # width of what predicts half of y from the other; 0 is none
     latent: int = 32  # channels of the diffusion latent, at 1/16
     transform: int = 160  # T_s
     transform_blocks: int = 2
     fidelity: tuple[int, ...] = (160, 80, 40)  # widths of D_a at 1/16, 1/8, 1/4
-    fidelity_blocks: tuple[int, ...] = (2, 1, 1)
+    fidelity_blocks: tuple[int, ...] = (4, 2, 2)
     vit: int = 192
     vit_depth: int = 4
     vit_patch: int = 16  # pixels of the half-size fidelity picture, so a token is 32 pixels of the picture
     tokens: int = 192  # D of the guidance tokens
     unet: tuple[int, ...] = (160, 192, 192)  # widths at 1/16, 1/32, 1/64
     decoder: tuple[int, ...] = (160, 128, 64)  # widths of D_m at 1/16, 1/8, 1/4
-    decoder_blocks: tuple[int, ...] = (2, 2, 1)
+    decoder_blocks: tuple[int, ...] = (4, 3, 1)
     quality_anchors: int = 5  # learnt gain vectors; qualities between are log-linear
     scale_min: float = 0.12  # the table of scales: log-uniform, index 0 is not coded (SKIP)
     scale_max: float = 64.0
@@ -107,20 +108,20 @@ def _plain(kind: type, values: dict[str, Any], *others: str) -> dict[str, Any]:
 
 LITE = ModelConfig()
 TINY = ModelConfig(  # for tests: every part, seconds on one core
-    name="tiny", y_channels=8, z_channels=8, analysis=(8, 8, 8), hyper=8, content=8, latent=4, transform=8,
+    name="tiny", y_channels=8, z_channels=8, analysis=(8, 8, 8), hyper=8, content=8, context=8, latent=4, transform=8,
     transform_blocks=1, fidelity=(8, 8, 8), fidelity_blocks=(1, 1, 1), vit=16, vit_depth=1, tokens=16,
     unet=(8, 16, 16), decoder=(8, 8, 8), decoder_blocks=(1, 1, 1),
 )  # fmt: skip
 SD21 = ModelConfig(
-    name="sd21", y_channels=220, z_channels=320, analysis=(60, 120, 240, 480, 960), hyper=320, content=220, latent=4,
-    transform=320, transform_blocks=4, fidelity=(960, 480, 240, 120, 60), fidelity_blocks=(9,), vit=768, vit_depth=12,
-    vit_patch=14, tokens=1024, unet=(320, 640, 1280, 1280), decoder=(512, 512, 256, 128), decoder_blocks=(3, 3, 3, 3),
+    name="sd21", y_channels=220, z_channels=320, analysis=(60, 120, 240, 480, 960), hyper=320, content=220, context=0,
+    latent=4, transform=320, transform_blocks=4, fidelity=(960, 480, 240, 120, 60), fidelity_blocks=(9,), vit=768,
+    vit_depth=12, vit_patch=14, tokens=1024, unet=(320, 640, 1280, 1280), decoder=(512, 512, 256, 128), decoder_blocks=(3, 3, 3, 3),
     beta_end=0.012, sizes=PublicSizes(),
 )  # fmt: skip
 SD21_TINY = ModelConfig(
-    name="sd21-tiny", y_channels=8, z_channels=8, analysis=(4, 4, 8, 8, 8), hyper=8, content=8, latent=4, transform=8,
-    transform_blocks=1, fidelity=(8, 8, 8, 4, 4), fidelity_blocks=(2,), vit=16, vit_depth=2, vit_patch=14, tokens=16,
-    unet=(8, 16, 16, 16), decoder=(16, 16, 8, 8), decoder_blocks=(2, 2, 2, 2), beta_end=0.012,
+    name="sd21-tiny", y_channels=8, z_channels=8, analysis=(4, 4, 8, 8, 8), hyper=8, content=8, context=0, latent=4,
+    transform=8, transform_blocks=1, fidelity=(8, 8, 8, 4, 4), fidelity_blocks=(2,), vit=16, vit_depth=2,
+    vit_patch=14, tokens=16, unet=(8, 16, 16, 16), decoder=(16, 16, 8, 8), decoder_blocks=(2, 2, 2, 2), beta_end=0.012,
     sizes=PublicSizes(unet_blocks=1, unet_head=8, groups=4, vit_head=8, vit_grid=5, guidance_tokens=7),
 )  # fmt: skip
 CONFIGS = {config.name: config for config in (LITE, TINY, SD21, SD21_TINY)}

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import ops
-from .blocks import ResBlock, Upsample, conv, positions
+from .blocks import PLACE, PixelDecoder, ResBlock, Upsample, conv, positions
 from .coding import QualityShift, pad_to
 from .config import ModelConfig
 
@@ -50,7 +50,7 @@ class VisionTransformer(nn.Module):
         x = x.flatten(2).transpose(1, 2) + place
         for block in self.blocks:
             x = block(x)
-        return self.norm(x)
+        return self.norm(x) + PLACE * place  # a pixel of the UNet finds the tokens around it by their places
 
 
 class TransformerBlock(nn.Module):
@@ -79,4 +79,20 @@ class Projection(nn.Module):
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.layers(tokens)
+        return tokens + self.layers(tokens)
+
+
+class LatentDecoder(PixelDecoder):
+    """D_m of `lite`: l_0 (B, Cl, h, w) and the fidelity picture (B, 3, 16 h, 16 w) to what should be added to that.
+
+    The paper's D_m, Stable Diffusion's, makes the whole picture of the latent. Ours did too, through 32 channels at
+    1/16, and its picture was 0.4 to 0.7 dB behind the fidelity picture that it could have begun from.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config.latent, config.decoder, config.decoder_blocks)
+        self.see = conv(48, config.decoder[2], 1)
+
+    def forward(self, latent: Tensor, fidelity: Tensor) -> Tensor:  # type: ignore[override]
+        seen = self.see(F.pixel_unshuffle(fidelity - 0.5, 4))
+        return fidelity + self.finish(self.widen(self.enter(latent)) + seen)

@@ -93,7 +93,7 @@ class GraphedDecoder:
             for tensor in (faithful, tokens):
                 tensor.record_stream(here)
         l_0 = model.denoise(l_t, tokens).to(y_hat.dtype)
-        return model.latent_decoder(l_0), faithful
+        return model.picture(l_0, faithful), faithful
 
 
 class Captured:

@@ -2,9 +2,12 @@
 
 .. code::
 
-    y = E(x); z = round(H_a(y)); symbols = round(gain(q) (y - mu(z)))
-    y_hat = symbols / gain(q) + mu(z); x_f = D_a(y_hat); c = F_p(F(x_f)); l_t = T_s(y_hat, H_s(z))
-    l_0 = (l_t - sqrt(1 - a_t) UNet(l_t, t, c)) / sqrt(a_t); x = D_m(l_0)
+    y = E(x); z = round(H_a(y)); symbols = round(gain(q) (y - mu))
+    y_hat = symbols / gain(q) + mu; x_f = D_a(y_hat); c = F_p(F(x_f)); l_t = T_s(y_hat, H_s(z))
+    l_0 = (l_t - sqrt(1 - a_t) UNet(l_t, t, c)) / sqrt(a_t); x = x_f + D_m(l_0, x_f)
+
+The mean mu is one of z alone for the first half of y, and for the second of z and the first. `sd21` has neither that
+nor the sum: its mu is of z, its picture D_m(l_0).
 """
 
 from __future__ import annotations
@@ -13,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from .blocks import PixelDecoder
-from .coding import Analysis, HyperAnalysis, HyperSynthesis, QualityGain, QualityShift
+from .coding import Analysis, Context, HyperAnalysis, HyperSynthesis, QualityGain, QualityShift
 from .config import ModelConfig
-from .decoding import Projection, Transformation, VisionTransformer
+from .decoding import LatentDecoder, Projection, Transformation, VisionTransformer
 from .dinov2 import Dinov2
 from .hific import HificAnalysis, HificGenerator, HificHyperAnalysis, HificHyperSynthesis
 from .resampler import Resampler
@@ -70,15 +73,14 @@ class SodecModel(nn.Module):
         self.gain = QualityGain(config)
         self.mean = synthesis(config, config.y_channels)
         self.scale_network = ScaleNetwork(config)
+        self.context = Context(config) if config.context else None
         self.content = synthesis(config, config.content)
         self.fidelity = FidelityDecoder(config) if small else HificGenerator(config)
         self.vit = VisionTransformer(config) if small else Dinov2(config)
         self.projection = Projection(config) if small else Resampler(config)
         self.transform = Transformation(config)
         self.unet = UNet(config) if small else DiffusionUNet(config)
-        self.latent_decoder = (
-            PixelDecoder(config.latent, config.decoder, config.decoder_blocks) if small else VaeDecoder(config)
-        )
+        self.latent_decoder = LatentDecoder(config) if small else VaeDecoder(config)
         self.register_buffer("alphas", cumulative_alphas(config), persistent=False)
         a = float(self.alphas[config.timestep])
         self.one_step = (a**-0.5, -((1 - a) ** 0.5) * a**-0.5)
@@ -125,7 +127,7 @@ class SodecModel(nn.Module):
         else:
             tokens = self.guidance(fidelity, origin) if tokens is None else tokens
             l_0 = self.denoise(l_t, torch.zeros_like(tokens) if variant == "zero_tokens" else tokens, origin)
-        return self.latent_decoder(l_0.to(y_hat.dtype)).float().clamp(0, 1)
+        return self.picture(l_0.to(y_hat.dtype), fidelity).float().clamp(0, 1)
 
     def denoise(self, l_t: Tensor, tokens: Tensor, origin: tuple[float, float] = (0.0, 0.0)) -> Tensor:
         """The one step: l_t (B, Cl, h, w), as `transform` gives it, and tokens (B, T, D) to l_0, in float32."""
@@ -135,6 +137,18 @@ class SodecModel(nn.Module):
             return l_t.float() + eps
         keep, noise = self.one_step
         return keep * l_t.float() + noise * eps
+
+    def picture(self, l_0: Tensor, fidelity: Tensor) -> Tensor:
+        """The final picture (B, 3, H, W), about 0..1, of the clean latent and the fidelity picture."""
+        if isinstance(self.latent_decoder, LatentDecoder):
+            return self.latent_decoder(l_0, fidelity)
+        return self.latent_decoder(l_0)
+
+    def dequantise(self, symbols: Tensor, z_hat: Tensor, quality: Tensor) -> Tensor:
+        """y_hat of symbols (B, Cy, h, w) and z_hat (B, Cz, ceil(h/4), ceil(w/4)): float32."""
+        residual = symbols.float() / self.gain(quality).exp()[:, :, None, None]
+        mean = self.mean(z_hat).float()[..., : symbols.shape[-2], : symbols.shape[-1]]
+        return residual + (mean if self.context is None else self.context(mean, residual))
 
     def guidance(self, fidelity: Tensor, origin: tuple[float, float] = (0.0, 0.0)) -> Tensor:
         """Guidance tokens of a fidelity picture: (B, T, D)."""

@@ -79,6 +79,10 @@ class Parts(nn.Module):
         residual = (y - mean) * gain
         kept = index.detach() >= 0.5  # index 0 is SKIP
         symbols = _straight_through(residual, torch.round(residual) * kept)
+        if self.model.context is not None:
+            mean = self.model.context(mean, symbols / gain)
+            residual = (y - mean) * gain  # of the first half it stays what it was
+            symbols = _straight_through(residual, torch.round(residual) * kept)
         pixels = x.shape[-2] * x.shape[-1]
         z_bpp = prior_bits(self.prior, z) / pixels
         bpp = gaussian_bits(residual, index, config) / pixels + z_bpp

@@ -1,0 +1,83 @@
+"""Half of y is predicted from the other half, on both sides alike; guidance asks the tokens around a pixel.
+
+pytest tests/test_context.py
+"""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from tiny import codec
+
+from sodec import symbols
+from sodec.models import CONFIGS, LITE, TINY, SodecModel
+from sodec.models.blocks import PLACE, CrossAttention, positions
+from sodec.models.coding import Context, first_half
+from sodec.tiles import Box
+from sodec.weights import find
+
+
+def test_first_half_is_a_checkerboard_swapped_for_half_of_the_channels():
+    halves = first_half(torch.zeros(1, 4, 3, 4))
+    assert halves[0].int().tolist() == [[1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0]]
+    assert torch.equal(halves[0], halves[1])
+    assert torch.equal(halves[2], ~halves[0])
+    assert torch.equal(halves[3], halves[2])
+
+
+def test_context_reads_the_first_half_alone_and_moves_the_second_alone():
+    torch.manual_seed(0)
+    context = Context(TINY)
+    mean, residual = torch.randn(2, 1, TINY.y_channels, 5, 6)
+    first = first_half(mean)
+    there = context(mean, residual)
+    assert torch.equal(there[:, first], mean[:, first])
+    assert (there[:, ~first] != mean[:, ~first]).all()
+    assert torch.equal(context(mean, torch.where(first, residual, 9.0)), there)
+    assert not torch.equal(context(mean, torch.where(first, 9.0, residual)), there)
+
+
+@pytest.mark.parametrize("quality", [10.0, 90.0])
+def test_decoder_finds_the_means_that_the_encoder_subtracted(quality):
+    """What is coded comes back within half a step, which with any other mean it would not."""
+    rgb = np.random.default_rng(0).integers(0, 256, (80, 112, 3), np.uint8)
+    engine = codec().engine
+    coefficients = engine.analyse(rgb, Box(0, 0, 112, 80))
+    z, y = symbols.decode(engine.coding, engine.encode(coefficients, quality), quality, 5, 7)
+    coded = symbols.scale_indexes(engine.coding, z, quality, 5, 7) != symbols.SKIP
+    assert coded.mean() > 0.1
+    wanted = coefficients.mean + coefficients.residual
+    steps = (engine.dequantise(z, y, quality).y_hat - wanted) * engine.gain(quality)
+    assert steps[0][torch.from_numpy(coded)].abs().max() <= 0.5 + 1e-3
+    steps = torch.from_numpy(y) - coefficients.residual * engine.gain(quality)
+    assert steps[0][torch.from_numpy(coded)].abs().max() > 0.5 + 1e-3
+
+
+def test_final_picture_begins_from_the_fidelity_picture():
+    torch.manual_seed(0)
+    model = SodecModel(TINY)
+    torch.nn.init.zeros_(model.latent_decoder.leave.weight)
+    torch.nn.init.zeros_(model.latent_decoder.leave.bias)
+    fidelity = torch.rand(1, 3, 32, 48)
+    assert torch.equal(model.picture(torch.randn(1, TINY.latent, 2, 3), fidelity), fidelity)
+
+
+def test_attention_begins_at_the_tokens_around_a_pixel():
+    torch.manual_seed(0)
+    attention = CrossAttention(LITE.unet[1], LITE.tokens)
+    x, place = torch.randn(1, LITE.unet[1], 4, 8), positions(torch.zeros(1, LITE.tokens, 4, 8))
+    tokens = (PLACE * place + torch.nn.functional.layer_norm(torch.randn(32, LITE.tokens), (LITE.tokens,)))[None]
+    moved = []
+    for number in range(32):
+        changed = tokens.clone()
+        changed[0, number] += torch.randn(LITE.tokens)
+        difference = attention(x, changed, place) - attention(x, tokens, place)
+        moved.append(difference.detach().norm(dim=1).flatten())
+    moved = torch.stack(moved)  # by token, by pixel
+    assert (moved.argmax(0) == torch.arange(32)).float().mean() > 0.6
+
+
+def test_bundled_weights_are_of_the_configuration_that_is_trained():
+    """Else training could not go on from them."""
+    assert find("lite").config == json.loads(json.dumps(CONFIGS["lite"].to_dict()))
