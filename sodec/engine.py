@@ -72,22 +72,26 @@ class Engine:
     def encode(self, coefficients: Coefficients, quality: float, deadzone: float = 0.0) -> bytes:
         """The payload of a tile. A symbol is rounded up, away from zero, from 1/2 + `deadzone` on."""
         with self.stage("entropy"), torch.inference_mode():
-            z, residual, mean = coefficients
-            gain = self.gain(quality)
+            z, residual, _ = coefficients
             indexes = symbols.scale_indexes(self.coding, z, quality, *residual.shape[2:])
-            coded = torch.from_numpy(indexes != symbols.SKIP).to(self.device)
+            y = self._quantised(coefficients, quality, indexes != symbols.SKIP, deadzone)
+            return symbols.encode(self.coding, np.ascontiguousarray(z), y, indexes)
 
-            def rounded(residual: Tensor) -> Tensor:
-                scaled = residual * gain
-                scaled = (scaled - deadzone * scaled.sign()).round().clamp(-MAX_SYMBOL, MAX_SYMBOL)
-                return torch.where(coded, scaled, 0.0)
+    def _quantised(self, coefficients: Coefficients, quality: float, coded: np.ndarray, deadzone: float) -> np.ndarray:
+        """The symbols of y, (Cy, h, w) int16: those of the first half, and with them the means of the second."""
+        _, residual, mean = coefficients
+        gain, coded_here = self.gain(quality), torch.from_numpy(coded).to(self.device)
 
-            y = rounded(residual)
-            if self.model.context is not None:
-                known = self.model.context(mean, y / gain)
-                y = torch.where(first_half(y), y, rounded(residual + mean - known))
-            coded_y = np.ascontiguousarray(y[0].to(torch.int16).cpu().numpy())
-            return symbols.encode(self.coding, np.ascontiguousarray(z), coded_y, indexes)
+        def rounded(residual: Tensor) -> Tensor:
+            scaled = residual * gain
+            scaled = (scaled - deadzone * scaled.sign()).round().clamp(-MAX_SYMBOL, MAX_SYMBOL)
+            return torch.where(coded_here, scaled, 0.0)
+
+        y = rounded(residual)
+        if self.model.context is not None:
+            moved = self.model.context(mean, y / gain) - mean
+            y = torch.where(first_half(y), y, rounded(residual - moved))
+        return np.ascontiguousarray(y[0].to(torch.int16).cpu().numpy())
 
     def tensor(self, rgb: np.ndarray, window: Box) -> Tensor:
         """The window's pixels, (1, 3, H, W) in 0..1; beyond the picture its edge goes on."""

@@ -115,8 +115,8 @@ TINY = ModelConfig(  # for tests: every part, seconds on one core
 SD21 = ModelConfig(
     name="sd21", y_channels=220, z_channels=320, analysis=(60, 120, 240, 480, 960), hyper=320, content=220, context=0,
     latent=4, transform=320, transform_blocks=4, fidelity=(960, 480, 240, 120, 60), fidelity_blocks=(9,), vit=768,
-    vit_depth=12, vit_patch=14, tokens=1024, unet=(320, 640, 1280, 1280), decoder=(512, 512, 256, 128), decoder_blocks=(3, 3, 3, 3),
-    beta_end=0.012, sizes=PublicSizes(),
+    vit_depth=12, vit_patch=14, tokens=1024, unet=(320, 640, 1280, 1280), decoder=(512, 512, 256, 128),
+    decoder_blocks=(3, 3, 3, 3), beta_end=0.012, sizes=PublicSizes(),
 )  # fmt: skip
 SD21_TINY = ModelConfig(
     name="sd21-tiny", y_channels=8, z_channels=8, analysis=(4, 4, 8, 8, 8), hyper=8, content=8, context=0, latent=4,
