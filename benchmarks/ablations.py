@@ -153,7 +153,7 @@ class Study:
         """`steps` steps of a stage, each variant on the same crops."""
         torch.manual_seed(0)
         crops = Crops(self.pictures, 0)
-        parameters = parts.train_only(plan.trains)
+        parameters = parts.train_only(name for name in plan.trains if name in parts.names())
         optimizer = torch.optim.Adam(parameters, plan.learning_rate, (0.9, 0.99), fused=True)
         for step in range(self.steps):
             progress = step / self.steps
