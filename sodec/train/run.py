@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import threading
 import time
@@ -30,6 +31,9 @@ from .stages import PERCEPTUAL_EVERY, Batch, Stage, lowest_quality, plan_of
 
 WARM_UP_STEPS = 100
 SAVE_SECONDS = 120
+# Of oneDNN, on a CPU. Crops come in four sizes, and what it compiles for all of them is more than the 1,024 that it
+# keeps by itself: compiling again at every step, the finish took 0.74 s a step in place of 0.56.
+PRIMITIVES = "8192"
 BETAS = (0.9, 0.99)
 
 
@@ -86,6 +90,7 @@ def train(
     if (steps is None) == (minutes is None):
         raise TrainingError(f"give steps or minutes, not both or neither (steps={steps}, minutes={minutes})")
     out.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", PRIMITIVES)
     run = _Run(plan, model, start, out / f"{stage}.pt", seed, ema, lora_rank, device)
     if compiled:
         for name in run.parts.names():
