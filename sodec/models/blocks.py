@@ -42,10 +42,14 @@ class ResBlock(nn.Module):
             self.conv2.weight.mul_(0.1)
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
+        return x + self.branch(x, time)
+
+    def branch(self, x: Tensor, time: Tensor | None) -> Tensor:
+        """What is added to x."""
         hidden = self.conv1(F.silu(x))
         if self.time is not None and time is not None:
             hidden = hidden + self.time(time)[:, :, None, None]
-        return x + self.conv2(F.silu(hidden))
+        return self.conv2(F.silu(hidden))
 
     def fold_time(self, time: Tensor) -> bool:
         """Makes the shift by this one embedding (1, time_width) a part of the bias. False where there is none."""

@@ -30,19 +30,20 @@ class UNet(nn.Module):
             nn.Linear(TIME_WIDTH, TIME_WIDTH), nn.SiLU(), nn.Linear(TIME_WIDTH, TIME_WIDTH)
         )
         self.enter = conv(config.latent, a)
-        self.down_16 = ResBlock(a, TIME_WIDTH)
+        self.down_16 = UNetBlock(a)
         self.to_32 = conv(a, b, 3, 2)
-        self.down_32 = ResBlock(b, TIME_WIDTH)
+        self.down_32 = UNetBlock(b)
         self.guide_32 = CrossAttention(b, config.tokens)
         self.to_64 = conv(b, c, 3, 2)
-        self.middle_in = ResBlock(c, TIME_WIDTH)
+        self.middle_in = UNetBlock(c)
         self.guide_64 = CrossAttention(c, config.tokens)
-        self.middle_out = ResBlock(c, TIME_WIDTH)
+        self.middle_out = UNetBlock(c)
         self.from_64 = Upsample(c, b)
-        self.up_32 = ResBlock(b, TIME_WIDTH)
+        self.up_32 = UNetBlock(b)
         self.guide_up = CrossAttention(b, config.tokens)
         self.from_32 = Upsample(b, a)
-        self.up_16 = nn.ModuleList(ResBlock(a, TIME_WIDTH) for _ in range(2))
+        self.up_16 = nn.ModuleList(UNetBlock(a) for _ in range(2))
+        self.norm = nn.LayerNorm(a)
         self.leave = conv(a, config.latent)
 
     def forward(self, latent: Tensor, timestep: Tensor, tokens: Tensor, origin: tuple[float, float] = (0, 0)) -> Tensor:
@@ -63,7 +64,7 @@ class UNet(nn.Module):
         for block in self.up_16:
             x16 = block(x16, time)
         # The one step multiplies what is lost here by 1/sqrt(a_t), so eps is never rounded to 16 bits.
-        eps = conv_in_float32(self.leave, F.silu(x16.float()))
+        eps = conv_in_float32(self.leave, F.silu(over_channels(self.norm, x16).float()))
         return eps[..., :height, :width]
 
     def time_features(self, timestep: Tensor, dtype: torch.dtype) -> Tensor | None:
@@ -77,6 +78,26 @@ class UNet(nn.Module):
     def forget_time(self) -> None:
         """After the fold of the time embedding."""
         self.time = None
+
+
+class UNetBlock(ResBlock):
+    """A residual block whose input is normalised over the channels of each position.
+
+    Without a norm what the levels add up grew to hundreds within an hour of training: beside it guidance, which is
+    about one, was nothing, and the last SiLU gave 0 everywhere. Two bundled models had such a UNet, a constant.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, TIME_WIDTH)
+        self.norm = nn.LayerNorm(width)
+
+    def branch(self, x: Tensor, time: Tensor | None) -> Tensor:
+        return super().branch(over_channels(self.norm, x), time)
+
+
+def over_channels(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    """`norm` of the channels of x (B, C, H, W), position by position: a tile's are then the picture's."""
+    return norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def time_embedding(timestep: Tensor) -> Tensor:
