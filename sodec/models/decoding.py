@@ -85,9 +85,9 @@ class Projection(nn.Module):
 class LatentDecoder(PixelDecoder):
     """D_m of `lite`: l_0 (B, Cl, h, w) and the fidelity picture x_f (B, 3, 16 h, 16 w) to the final picture.
 
-    It paints a picture p, and how far it goes from x_f to p at each pixel: x = x_f + g (p - x_f). The paper's D_m, Stable
-    Diffusion's, has p alone. So had ours, through 32 channels at 1/16, and it lost 0.4 to 0.7 dB to the fidelity picture
-    where perception had nothing to gain.
+    It paints a picture p, and says how far to go from x_f to p at each pixel: x = x_f + g (p - x_f). The paper's D_m,
+    Stable Diffusion's, has p alone. So had ours, through 32 channels at 1/16, and it lost 0.4 to 0.7 dB to the fidelity
+    picture where perception had nothing to gain.
     """
 
     def __init__(self, config: ModelConfig) -> None:
