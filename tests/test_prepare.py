@@ -43,10 +43,11 @@ def relative_error(ours, theirs):
 def stages(model, y_hat, z_hat, quality):
     """What the parts of the decoder give, each from the one before."""
     w = model.content(z_hat)[..., : y_hat.shape[-2], : y_hat.shape[-1]]
-    tokens = model.guidance(model.fidelity(y_hat, quality))
+    fidelity = model.fidelity(y_hat, quality)
+    tokens = model.guidance(fidelity)
     l_t = model.transform(y_hat, w, quality)
     l_0 = model.denoise(l_t, tokens)
-    return {"tokens": tokens, "l_t": l_t * model.latent_scale, "l_0": l_0, "picture": model.latent_decoder(l_0)}
+    return {"tokens": tokens, "l_t": l_t * model.latent_scale, "l_0": l_0, "picture": model.picture(l_0, fidelity)}
 
 
 def test_folded_gives_what_unfolded_gives(model):

@@ -104,7 +104,9 @@ class Crops:
             elif side < size:
                 crop = np.pad(crop, ((0, size - side), (0, size - side), (0, 0)), "edge")
             out[i] = crop[:, ::-1] if self.random.random() < 0.5 else crop
-        return torch.from_numpy(out).permute(0, 3, 1, 2).float() / 255
+        # By NumPy: torch would bring threads of its own for this thread, and with more of them than cores OpenMP stops
+        # to spin at its barriers: a step of the finish took 0.78 s in place of 0.52.
+        return torch.from_numpy(out.astype(np.float32) / np.float32(255)).permute(0, 3, 1, 2)
 
 
 class Ahead:
