@@ -29,7 +29,6 @@ from torch import Tensor, nn
 
 from sodec.evaluate.metrics import METRICS
 from sodec.models import LITE, ModelConfig
-from sodec.models.blocks import PixelDecoder
 from sodec.models.coding import QualityGain, QualityShift
 from sodec.models.ddim import ddim
 from sodec.train import stages
@@ -123,8 +122,12 @@ def no_alignment(parts: Parts) -> Iterator[None]:
 
 
 def latent_alone(parts: Parts) -> Any:
-    model = parts.model
-    return mock.patch.object(model, "picture", lambda l_0, _: PixelDecoder.forward(model.latent_decoder, l_0))
+    decoder: Any = parts.model.latent_decoder
+
+    def picture(l_0: Tensor, fidelity: Tensor) -> Tensor:
+        return decoder.finish(decoder.widen(decoder.enter(l_0))) + 0.5
+
+    return mock.patch.object(parts.model, "picture", picture)
 
 
 def one_rate(parts: Parts) -> Parts:

@@ -93,11 +93,15 @@ class PixelDecoder(nn.Module):
         x = self.enter(x)
         if shift is not None:
             x = x + shift[:, :, None, None]
-        return F.pixel_shuffle(self.leave(F.silu(self.at_4(self.widen(x)))), 4) + 0.5
+        return self.finish(self.widen(x)) + 0.5
 
     def widen(self, x: Tensor) -> Tensor:
         """Features behind the first convolution to those at 1/4."""
         return self.to_4(self.at_8(self.to_8(self.body(x))))
+
+    def finish(self, x: Tensor) -> Tensor:
+        """Features at 1/4 to pixels about zero."""
+        return F.pixel_shuffle(self.leave(F.silu(self.at_4(x))), 4)
 
 
 class JoinedLinear(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..models import ModelConfig
 from ..models.scale_network import bounded
 
-LAMBDA_LOW, LAMBDA_HIGH = 0.00012, 0.025  # weight of 255^2 MSE against bits per pixel, at qualities 1 and 100
+LAMBDA_LOW, LAMBDA_HIGH = 0.0001, 0.032  # weight of 255^2 MSE against bits per pixel, at qualities 1 and 100
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of MS-SSIM
 
 

@@ -23,8 +23,8 @@ from .parts import Parts
 LAMBDA_MIDDLE, QUALITY_MIDDLE = math.sqrt(LAMBDA_LOW * LAMBDA_HIGH), 50.5
 # Weights against bits per pixel, at qualities 1 and 100. With these, what a bit more brings is paid for by each of
 # the three (read off Kodak's curves): error 15 to 25 %, structure and perception the rest in equal shares.
-STRUCTURE = (0.11, 5.0)  # of -log MS-SSIM
-PERCEPTUAL = (0.25, 20.0)  # of ST-LPIPS, on the steps that have it
+STRUCTURE = (0.10, 6.0)  # of -log MS-SSIM
+PERCEPTUAL = (0.40, 24.0)  # of ST-LPIPS, on the steps that have it
 PERCEPTUAL_EVERY = 2
 LATTICE = 50.0  # of the lattice, against other squared error
 ERROR, ERROR_FIDELITY = 0.12, 0.12  # shares of squared error, of the final and of the fidelity picture
