@@ -21,8 +21,8 @@ from .losses import LAMBDA_HIGH, LAMBDA_LOW, lambdas, lattice, log_linear, squar
 from .parts import Parts
 
 LAMBDA_MIDDLE, QUALITY_MIDDLE = math.sqrt(LAMBDA_LOW * LAMBDA_HIGH), 50.5
-# Weights against bits per pixel, at qualities 1 and 100. With these, what a bit more brings is paid for by each of
-# the three (read off Kodak's curves): error 15 to 25 %, structure and perception the rest in equal shares.
+# Weights against bits per pixel, at qualities 1 and 100. Squared error should pay for about a fifth of what a bit more
+# costs, structure and perception for the rest; estimated from how each falls with the rate.
 STRUCTURE = (0.10, 6.0)  # of -log MS-SSIM
 PERCEPTUAL = (0.40, 24.0)  # of ST-LPIPS, on the steps that have it
 PERCEPTUAL_EVERY = 2
