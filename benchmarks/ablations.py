@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from sodec.evaluate.metrics import METRICS
 from sodec.models import LITE, ModelConfig
+from sodec.models.blocks import PixelDecoder
 from sodec.models.coding import QualityGain, QualityShift
 from sodec.models.ddim import ddim
 from sodec.train import stages
@@ -43,7 +44,7 @@ SMALL = dataclasses.replace(
     latent=16, transform=96, transform_blocks=1, fidelity=(96, 48, 24), fidelity_blocks=(2, 1, 1), vit=96, vit_depth=2,
     tokens=96, unet=(96, 96, 96), decoder=(96, 64, 32), decoder_blocks=(2, 1, 1),
 )  # fmt: skip
-HIGH, TARGET, LOW = 80.0, 20.0, 1.0  # qualities whose lambda is meant: lambdas are 9 and 0.4 times that of the target's
+HIGH, TARGET, LOW = 80.0, 20.0, 1.0  # qualities whose lambda is meant: lambdas 33 and 0.33 times the target's
 JOINT = (*CODING, *DIFFUSION, "vit", "latent_decoder")
 DECODER = (*DIFFUSION, "vit", "latent_decoder")
 STEP_COUNTS = (1, 4, 20, 50)
@@ -102,9 +103,7 @@ class HyperpriorTokens(nn.Module):
 
 @contextmanager
 def hyperprior_tokens(parts: Parts) -> Iterator[None]:
-    if not isinstance(parts.model.vit, HyperpriorTokens):
-        parts.model.vit = HyperpriorTokens(parts)
-    tokens = parts.model.vit
+    tokens = parts.model.vit = HyperpriorTokens(parts)
     hook = parts.model.content.register_forward_hook(lambda _, __, w: setattr(tokens, "w", w))
     yield
     hook.remove()
@@ -122,12 +121,8 @@ def no_alignment(parts: Parts) -> Iterator[None]:
 
 
 def latent_alone(parts: Parts) -> Any:
-    decoder: Any = parts.model.latent_decoder
-
-    def picture(l_0: Tensor, fidelity: Tensor) -> Tensor:
-        return decoder.finish(decoder.widen(decoder.enter(l_0))) + 0.5
-
-    return mock.patch.object(parts.model, "picture", picture)
+    model: Any = parts.model
+    return mock.patch.object(model, "picture", lambda l_0, _: PixelDecoder.forward(model.latent_decoder, l_0))
 
 
 def one_rate(parts: Parts) -> Parts:
