@@ -37,7 +37,7 @@ from sodec.train.data import Crops, load_pictures
 from sodec.train.parts import Parts
 from sodec.train.perceptual import make_perceptual
 from sodec.train.run import _fast_bfloat16, learning_rate
-from sodec.train.stages import CODING, DIFFUSION, PERCEPTUAL_EVERY, STAGES, Batch, Stage
+from sodec.train.stages import CODING, DECODER, STAGES, Batch, Stage
 
 SMALL = dataclasses.replace(
     LITE, name="small", y_channels=96, z_channels=48, analysis=(24, 48, 96), hyper=64, content=32, context=64,
@@ -45,8 +45,7 @@ SMALL = dataclasses.replace(
     tokens=96, unet=(96, 96, 96), decoder=(96, 64, 32), decoder_blocks=(2, 1, 1),
 )  # fmt: skip
 HIGH, TARGET, LOW = 80.0, 20.0, 1.0  # qualities whose lambda is meant: lambdas 33 and 0.33 times the target's
-JOINT = (*CODING, *DIFFUSION, "vit", "latent_decoder")
-DECODER = (*DIFFUSION, "vit", "latent_decoder")
+JOINT = (*CODING, *DECODER)
 STEP_COUNTS = (1, 4, 20, 50)
 Price = Callable[[float], float]  # progress in 0..1 to the quality whose lambda is used
 
@@ -155,7 +154,7 @@ class Study:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(plan, step, progress)
             batch = Batch(crops.batch(self.batch, self.size), torch.full((self.batch,), price(progress)))
-            if plan.perceptual and step % PERCEPTUAL_EVERY == 0:
+            if plan.perceptual:
                 batch.perceptual = self.perceptual
             with self.autocast():
                 loss, _ = plan.loss(parts, batch)

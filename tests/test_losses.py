@@ -75,3 +75,29 @@ def test_lattice_sees_a_phase_and_no_even_shift():
     y = x.clone()
     y[:, :, 1::4, 2::4] += 4 / 255
     assert losses.lattice(y, x).tolist() == pytest.approx([15 / 16 / 16 * 16] * 2, rel=1e-3)
+
+
+def test_lattices_of_opposite_signs_do_not_cancel():
+    x = torch.rand(1, 3, 64, 128)
+    y = x.clone()
+    y[:, :, ::4, 0:64:4] += 4 / 255
+    y[:, :, ::4, 64::4] -= 4 / 255
+    assert losses.lattice(y, x).item() > 0.6 * 15 / 16
+
+
+def test_colour_sees_no_grey_error():
+    x = torch.rand(2, 3, 16, 16)
+    assert losses.colour(x + 0.1 * torch.rand(2, 1, 16, 16), x).max() < 1e-5
+    y = x.clone()
+    y[:, 0] += 3 / 255  # the others differ by -1 from the mean of 1, red by 2
+    assert losses.colour(y, x).tolist() == pytest.approx([2.0] * 2, rel=1e-3)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_repeats_see_a_mesh_and_its_negative_and_hardly_texture(sign):
+    mesh = torch.randn(1, 3, 16, 16).repeat(2, 1, 6, 6) / 255
+    mesh[:, :, :, 16:32] *= sign
+    power = 255**2 * (mesh**2).mean().item()
+    assert losses.repeats(mesh).tolist() == pytest.approx([2 * power] * 2, rel=0.1)
+    assert losses.repeats(torch.randn(2, 3, 96, 96) / 255).max() < 0.1 * 2 * power
+    assert losses.repeats(mesh[..., :16]).tolist() == [0, 0]

@@ -55,7 +55,7 @@ class ModelConfig:
     tokens: int = 192  # D of the guidance tokens
     unet: tuple[int, ...] = (160, 192, 192)  # widths at 1/16, 1/32, 1/64
     decoder: tuple[int, ...] = (160, 128, 64)  # widths of D_m at 1/16, 1/8, 1/4
-    decoder_blocks: tuple[int, ...] = (4, 3, 1)
+    decoder_blocks: tuple[int, ...] = (4, 3, 2)
     quality_anchors: int = 5  # learnt gain vectors; qualities between are log-linear
     scale_min: float = 0.12  # the table of scales: log-uniform, index 0 is not coded (SKIP)
     scale_max: float = 64.0

@@ -91,8 +91,13 @@ class LatentDecoder(PixelDecoder):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config.latent, config.decoder, config.decoder_blocks)
-        self.see = conv(48, config.decoder[2], 1)
+        self.see_8 = conv(3 * 8**2, config.decoder[1], 1)
+        self.see_4 = conv(3 * 4**2, config.decoder[2], 1)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
 
     def forward(self, latent: Tensor, fidelity: Tensor) -> Tensor:  # type: ignore[override]
-        seen = self.see(F.pixel_unshuffle(fidelity - 0.5, 4))
-        return fidelity + self.finish(self.widen(self.enter(latent)) + seen)
+        seen = 4 * (fidelity - 0.5)  # about unit variance
+        x = self.to_8(self.body(self.enter(latent))) + self.see_8(F.pixel_unshuffle(seen, 8))
+        x = self.at_4(self.to_4(self.at_8(x)) + self.see_4(F.pixel_unshuffle(seen, 4)))
+        return fidelity + F.pixel_shuffle(self.leave(F.silu(x)), 4)

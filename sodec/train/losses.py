@@ -11,7 +11,7 @@ from torch import Tensor
 from ..models import ModelConfig
 from ..models.scale_network import bounded
 
-LAMBDA_LOW, LAMBDA_HIGH = 0.0001, 0.032  # weight of 255^2 MSE against bits per pixel, at qualities 1 and 100
+LAMBDA_LOW, LAMBDA_HIGH = 0.0001, 0.06  # weight of 255^2 MSE against bits per pixel, at qualities 1 and 100
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of MS-SSIM
 
 
@@ -74,7 +74,31 @@ def _boxes(x: Tensor) -> Tensor:
 def lattice(x: Tensor, target: Tensor) -> Tensor:
     """255^2 times the squared mean error of each of the 4x4 phases that the last shuffle lays side by side: (B,).
 
-    A bias of a phase is a lattice over the whole picture, worth little to MSE and much to the eye.
+    A bias of a phase is a lattice, worth little to MSE, welcome to ST-LPIPS and ugly to the eye. The means are of
+    32x32 pixels: of a whole crop, lattices of opposite signs would cancel.
     """
-    phases = F.pixel_unshuffle((x.float() - target) * 255, 4).mean((2, 3)).reshape(len(x), 3, 16)
-    return (phases - phases.mean(2, keepdim=True)).square().mean((1, 2))
+    error = F.pixel_unshuffle((x.float() - target) * 255, 4)
+    phases = F.avg_pool2d(error, min(8, *error.shape[-2:]), 4).reshape(len(x), 3, 16, -1)
+    return (phases - phases.mean(2, keepdim=True)).square().mean((1, 2, 3))
+
+
+def colour(x: Tensor, target: Tensor) -> Tensor:
+    """255^2 times the squared error of what differs from grey: (B,). Perceptual terms hardly see speckles of colour."""
+    error = (x.float() - target) * 255
+    return (error - error.mean(1, keepdim=True)).square().mean((1, 2, 3))
+
+
+def repeats(added: Tensor, period: int = 16) -> Tensor:
+    """255^2 times what of `added` (B, C, H, W) is there again `period` pixels on, or its negative: (B,).
+
+    Texture is no more like itself there than anywhere; a pattern of the pixel shuffles, from 1/16 up, is. ST-LPIPS
+    takes such a mesh for detail. It is looked for in windows of 16x16, since from one to the next its sign may change;
+    in a picture without room for one nothing is found.
+    """
+    total = torch.zeros(len(added), device=added.device)
+    if min(added.shape[-2:]) < period + 16:
+        return total
+    d = 255 * added.float()
+    for here, there in ((d[:, :, :-period], d[:, :, period:]), (d[..., :-period], d[..., period:])):
+        total = total + F.avg_pool2d((here * there).mean(1, keepdim=True), 16, 8).abs().mean((1, 2, 3))
+    return total

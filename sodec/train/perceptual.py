@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def make_perceptual(
-    crops: int = 2, size: int = 96, device: torch.device | str = "cpu"
+    crops: int = 4, size: int = 96, device: torch.device | str = "cpu"
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """Shift-tolerant LPIPS (Ghildyal and Liu, ECCV 2022) of the first `crops` pictures' corners: (crops,).
 

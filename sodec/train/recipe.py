@@ -19,15 +19,16 @@ class Step(NamedTuple):
     large: bool = False  # crops half again as wide and half as many: the later stages see more of a picture
 
 
-# The shares of lite's first training, docs/training-log.md; there the critic had none.
+# After what paid in lite's trainings, docs/training-log.md; there the critic had none.
 RECIPE = (
-    Step("autoencoder", 0.06),
-    Step("compression", 0.25),
-    Step("denoiser", 0.07, ("autoencoder",)),
-    Step("warm-up", 0.06, ("autoencoder", "compression", "denoiser")),
-    Step("annealing", 0.28, ("warm-up",), large=True),
-    Step("finish", 0.22, ("annealing",), large=True),
-    Step("adversarial", 0.06, ("finish",), large=True),
+    Step("autoencoder", 0.05),
+    Step("compression", 0.30),
+    Step("denoiser", 0.05, ("autoencoder",)),
+    Step("warm-up", 0.05, ("autoencoder", "compression", "denoiser")),
+    Step("annealing", 0.20, ("warm-up",), large=True),
+    Step("finish", 0.10, ("annealing",), large=True),
+    Step("decoder", 0.20, ("finish",), large=True),
+    Step("adversarial", 0.05, ("decoder",), large=True),
 )
 
 

@@ -27,7 +27,7 @@ from .export import restore
 from .parts import Parts
 from .perceptual import make_perceptual
 from .report import LOG_EVERY, Report
-from .stages import PERCEPTUAL_EVERY, Batch, Stage, lowest_quality, plan_of
+from .stages import Batch, Stage, lowest_quality, plan_of
 
 WARM_UP_STEPS = 100
 SAVE_SECONDS = 120
@@ -215,8 +215,7 @@ class _Run:
         # stratified: every batch spans the range
         place = (torch.randperm(len(x)) + torch.rand(len(x))) / len(x)
         batch = Batch((x := x.to(self.accelerator.device)), (lowest + (100 - lowest) * place).to(x.device))
-        if self.step % PERCEPTUAL_EVERY == 0:
-            batch.perceptual = self.perceptual
+        batch.perceptual, batch.perception = self.perceptual, self.plan.perceptual
         batch.critic = self.critic
         loss, values = self.objective(batch)
         self.optimizer.zero_grad(set_to_none=True)
