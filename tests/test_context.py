@@ -14,6 +14,7 @@ from sodec import symbols
 from sodec.models import CONFIGS, LITE, TINY, SodecModel
 from sodec.models.blocks import PLACE, CrossAttention, positions
 from sodec.models.coding import Context, first_half
+from sodec.models.load import read_model
 from sodec.tiles import Box
 from sodec.weights import find
 
@@ -81,3 +82,20 @@ def test_attention_begins_at_the_tokens_around_a_pixel():
 def test_bundled_weights_are_of_the_configuration_that_is_trained():
     """Else training could not go on from them."""
     assert find("lite").config == json.loads(json.dumps(CONFIGS["lite"].to_dict()))
+
+
+@torch.no_grad()
+def test_bundled_unet_is_alive():
+    """Twice its features had grown beyond all bounds, so that it gave a constant, which no figure of the whole shows."""
+    torch.manual_seed(0)
+    model = read_model(find("lite")).eval()
+    grown = []
+    for layer in (model.unet.to_32, model.unet.to_64, model.unet.from_64, model.unet.from_32):
+        layer.register_forward_hook(lambda _, __, features: grown.append(features.std().item()))
+    x = torch.nn.functional.interpolate(torch.rand(1, 3, 24, 36), (192, 288), mode="bilinear")
+    quality, step = torch.tensor([50.0]), torch.tensor([model.config.timestep])
+    y, tokens = model.analysis(x), model.guidance(x)
+    content = model.content(model.hyper_analysis(y).round())[..., : y.shape[-2], : y.shape[-1]]
+    eps = model.unet(model.transform(y, content, quality), step, tokens)
+    assert max(grown) < 30
+    assert eps.std((2, 3)).mean() > 0.05 * eps.std()
