@@ -86,7 +86,7 @@ def test_bundled_weights_are_of_the_configuration_that_is_trained():
 
 @torch.no_grad()
 def test_bundled_unet_is_alive():
-    """Twice its features had grown beyond all bounds, so that it gave a constant, which no figure of the whole shows."""
+    """Twice its features had grown until it gave a constant, which no figure of the whole shows."""
     torch.manual_seed(0)
     model = read_model(find("lite")).eval()
     grown = []

@@ -93,8 +93,8 @@ class LatentDecoder(PixelDecoder):
         super().__init__(config.latent, config.decoder, config.decoder_blocks)
         self.see_8 = conv(3 * 8**2, config.decoder[1], 1)
         self.see_4 = conv(3 * 4**2, config.decoder[2], 1)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)
+        for parameter in self.leave.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, latent: Tensor, fidelity: Tensor) -> Tensor:  # type: ignore[override]
         seen = 4 * (fidelity - 0.5)  # about unit variance
