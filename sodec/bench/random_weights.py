@@ -9,6 +9,7 @@ import torch
 
 from .. import weights
 from ..models import ModelConfig, SodecModel
+from ..models.decoding import LatentDecoder
 from ..models.export import coding_of, networks_of
 
 
@@ -20,6 +21,8 @@ def write_random_weights(folder: Path, config: ModelConfig, seed: int = 0) -> we
         for part in (model.analysis, model.hyper_analysis):
             last = [module for module in part.modules() if isinstance(module, torch.nn.Conv2d)][-1]
             last.weight.mul_(20)  # so that symbols are not all zero
+        if isinstance(model.latent_decoder, LatentDecoder):  # it adds nothing before it has learnt something
+            model.latent_decoder.leave.weight.normal_(std=0.1)
     reach = np.arange(-16, 17)
     chance = np.exp(-0.5 * (reach / 4) ** 2)
     probabilities = [chance / chance.sum()] * config.z_channels
