@@ -44,7 +44,7 @@ SMALL = dataclasses.replace(
     latent=16, transform=96, transform_blocks=1, fidelity=(96, 48, 24), fidelity_blocks=(2, 1, 1), vit=96, vit_depth=2,
     tokens=96, unet=(96, 96, 96), decoder=(96, 64, 32), decoder_blocks=(2, 1, 1),
 )  # fmt: skip
-HIGH, TARGET, LOW = 80.0, 20.0, 1.0  # qualities whose lambda is meant: lambdas 33 and 0.33 times the target's
+HIGH, TARGET, LOW = 80.0, 20.0, 1.0  # qualities whose lambda is meant: lambdas 48 and 0.29 times the target's
 JOINT = (*CODING, *DECODER)
 STEP_COUNTS = (1, 4, 20, 50)
 Price = Callable[[float], float]  # progress in 0..1 to the quality whose lambda is used
