@@ -153,7 +153,7 @@ class Study:
             progress = step / self.steps
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(plan, step, progress)
-            batch = Batch(crops.batch(self.batch, self.size), torch.full((self.batch,), price(progress)))
+            batch = Batch(crops.batch(self.batch, self.size).float() / 255, torch.full((self.batch,), price(progress)))
             if plan.perceptual:
                 batch.perceptual = self.perceptual
             with self.autocast():

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from . import ops
 
 PLACE = 2.0  # of positions against what is there, in queries and keys
+# Where the corner of what is seen lies, down and across, in tokens; training draws it on its device, (2,).
+Origin = tuple[float, float] | Tensor
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
@@ -182,7 +184,7 @@ def _nearness(width: int, head: int) -> Tensor:
     return weight
 
 
-def positions(features: Tensor, spacing: float = 1.0, origin: tuple[float, float] = (0.0, 0.0)) -> Tensor:
+def positions(features: Tensor, spacing: float = 1.0, origin: Origin = (0.0, 0.0)) -> Tensor:
     """Sines and cosines of the centres of the cells of `features` (B, C, H, W): (H W, C), C a multiple of 4.
 
     The unit is one guidance token (32 pixels of the picture): `spacing` is the size of a cell in it, so that

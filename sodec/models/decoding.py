@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import ops
-from .blocks import PLACE, PixelDecoder, ResBlock, Upsample, conv, positions
+from .blocks import PLACE, Origin, PixelDecoder, ResBlock, Upsample, conv, positions
 from .coding import QualityShift, pad_to
 from .config import ModelConfig
 
@@ -44,7 +44,7 @@ class VisionTransformer(nn.Module):
         self.blocks = nn.ModuleList(TransformerBlock(config.vit) for _ in range(config.vit_depth))
         self.norm = nn.LayerNorm(config.vit)
 
-    def forward(self, picture: Tensor, origin: tuple[float, float] = (0.0, 0.0)) -> Tensor:
+    def forward(self, picture: Tensor, origin: Origin = (0.0, 0.0)) -> Tensor:
         x = self.embed(pad_to(F.avg_pool2d(picture - 0.5, 2), self.patch))
         place = positions(x, origin=origin).to(x.dtype)
         x = x.flatten(2).transpose(1, 2) + place

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import ops
-from .blocks import JoinedLinear
+from .blocks import JoinedLinear, Origin
 from .config import ModelConfig
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the pictures it was trained on (ImageNet)
@@ -28,7 +28,7 @@ class Dinov2(nn.Module):
         self.encoder = Encoder(config)
         self.layernorm = nn.LayerNorm(config.vit, 1e-6)
 
-    def forward(self, picture: Tensor, origin: tuple[float, float] = (0.0, 0.0)) -> Tensor:
+    def forward(self, picture: Tensor, origin: Origin = (0.0, 0.0)) -> Tensor:
         """`origin` is lite's: the trained positions are spread over whatever is seen."""
         size = [side // CELL * self.patch for side in picture.shape[-2:]]
         pixels = F.interpolate(picture, size, mode="bilinear", align_corners=False)

@@ -21,7 +21,7 @@ REMEMBERED = 256  # sizes met before
 WARM_UPS = 2
 
 Value = TypeVar("Value")
-Decode = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+Decode = Callable[..., tuple[Tensor, ...]]
 
 
 class SizeCache(Generic[Value]):
@@ -64,7 +64,7 @@ class GraphedDecoder:
         self._capture = capture or Captured
         self._side = _cuda.Stream() if capture is None else None
 
-    def __call__(self, y_hat: Tensor, w: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, y_hat: Tensor, w: Tensor, quality: Tensor) -> tuple[Tensor, ...]:
         key = (tuple(y_hat.shape), y_hat.dtype)
         graph = self.graphs.get(key)
         if graph is None:
@@ -97,9 +97,12 @@ class GraphedDecoder:
 
 
 class Captured:
-    """A CUDA graph of `function` at the sizes of `inputs`. It is fed by copying, and gives copies."""
+    """A CUDA graph of `function` at the sizes of `inputs`. It is fed by copying, and gives copies.
 
-    def __init__(self, function: Decode, inputs: tuple[Tensor, ...]) -> None:
+    Graphs that never run at once may share the memory `pool` (`torch.cuda.graph_pool_handle()`).
+    """
+
+    def __init__(self, function: Decode, inputs: tuple[Tensor, ...], pool: Any = None) -> None:
         self.inputs = tuple(tensor.clone() for tensor in inputs)
         here, side = _cuda.current_stream(), _cuda.Stream()
         side.wait_stream(here)
@@ -108,12 +111,12 @@ class Captured:
                 function(*self.inputs)
         here.wait_stream(side)
         self.graph = _cuda.CUDAGraph()
-        with _cuda.graph(self.graph):
+        # Other threads, which pin memory for what comes next, may go on meanwhile.
+        with _cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"):
             self.outputs = function(*self.inputs)
 
-    def __call__(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         for own, given in zip(self.inputs, inputs, strict=True):
             own.copy_(given)
         self.graph.replay()
-        full, faithful = self.outputs
-        return full.clone(), faithful.clone()
+        return tuple(tensor.clone() for tensor in self.outputs)

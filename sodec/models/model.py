@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .blocks import PixelDecoder
+from .blocks import Origin, PixelDecoder
 from .coding import Analysis, Context, HyperAnalysis, HyperSynthesis, QualityGain, QualityShift
 from .config import ModelConfig
 from .decoding import LatentDecoder, Projection, Transformation, VisionTransformer
@@ -113,7 +113,7 @@ class SodecModel(nn.Module):
         w: Tensor,
         fidelity: Tensor,
         quality: Tensor,
-        origin: tuple[float, float] = (0.0, 0.0),
+        origin: Origin = (0.0, 0.0),
         *,
         variant: str = "full",
         tokens: Tensor | None = None,
@@ -129,7 +129,7 @@ class SodecModel(nn.Module):
             l_0 = self.denoise(l_t, torch.zeros_like(tokens) if variant == "zero_tokens" else tokens, origin)
         return self.picture(l_0.to(y_hat.dtype), fidelity).float().clamp(0, 1)
 
-    def denoise(self, l_t: Tensor, tokens: Tensor, origin: tuple[float, float] = (0.0, 0.0)) -> Tensor:
+    def denoise(self, l_t: Tensor, tokens: Tensor, origin: Origin = (0.0, 0.0)) -> Tensor:
         """The one step: l_t (B, Cl, h, w), as `transform` gives it, and tokens (B, T, D) to l_0, in float32."""
         step = torch.full((len(l_t),), self.config.timestep, device=l_t.device)
         eps = self.unet(l_t, step, tokens, origin)
@@ -150,7 +150,7 @@ class SodecModel(nn.Module):
         mean = self.mean(z_hat).float()[..., : symbols.shape[-2], : symbols.shape[-1]]
         return residual + (mean if self.context is None else self.context(mean, residual))
 
-    def guidance(self, fidelity: Tensor, origin: tuple[float, float] = (0.0, 0.0)) -> Tensor:
+    def guidance(self, fidelity: Tensor, origin: Origin = (0.0, 0.0)) -> Tensor:
         """Guidance tokens of a fidelity picture: (B, T, D)."""
         return self.projection(self.vit(fidelity.clamp(0, 1), origin))
 

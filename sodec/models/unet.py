@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import CrossAttention, ResBlock, Upsample, conv, conv_in_float32, over_channels, positions
+from .blocks import CrossAttention, Origin, ResBlock, Upsample, conv, conv_in_float32, over_channels, positions
 from .coding import pad_to
 from .config import ModelConfig
 
@@ -46,7 +46,7 @@ class UNet(nn.Module):
         self.norm = nn.LayerNorm(a)
         self.leave = conv(a, config.latent)
 
-    def forward(self, latent: Tensor, timestep: Tensor, tokens: Tensor, origin: tuple[float, float] = (0, 0)) -> Tensor:
+    def forward(self, latent: Tensor, timestep: Tensor, tokens: Tensor, origin: Origin = (0.0, 0.0)) -> Tensor:
         """`origin` is the place of the latent's corner in units of a token, as given to the ViT."""
         height, width = latent.shape[-2:]
         time = self.time_features(timestep, tokens.dtype)

@@ -33,9 +33,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--exclude", nargs="*", default=(), help="names of pictures to leave out")
     parser.add_argument("--ema", type=float, default=0.998, help="decay of the average that is exported; 0: none")
+    parser.add_argument("--learning-rate", type=float, help="at its highest (default: the stage's)")
+    parser.add_argument("--final", type=float, help="share of it that is left at the end (default: the stage's)")
+    parser.add_argument("--lowest", type=float, help="lowest quality drawn at the start (default: the stage's)")
     parser.add_argument("--lora", type=int, default=0, dest="lora_rank", help="train the UNet by adapters of this rank")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--compile", action="store_true", dest="compiled", help="by torch.compile, part by part")
+    parser.add_argument("--eager", action="store_true", help="without CUDA graphs")
     parser.add_argument("--tensorboard", action="store_true", help="scalars and pictures in OUT/tensorboard")
     parser.add_argument("--threads", type=int)
     options = vars(parser.parse_args(arguments))
@@ -48,8 +52,9 @@ def main(arguments: list[str] | None = None) -> None:
     if stage != "all":
         print(train(stage, data, cache, out, **options))
         return
-    if options.pop("start"):
-        parser.error("--start is for one stage: 'all' starts from nothing")
+    for name in ("start", "learning_rate", "final", "lowest"):
+        if options.pop(name):
+            parser.error(f"--{name.replace('_', '-')} is for one stage, not for all")
     print(train_all(data, cache, out, **options))
 
 

@@ -28,7 +28,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
 def load(path: Path) -> dict[str, Any]:
     """The state that `save` wrote. `TrainingError` where it is no checkpoint."""
     try:
-        state = torch.load(path, weights_only=False)
+        state = torch.load(path, map_location="cpu", weights_only=False)
         if not {"parts", "config", "touched"} <= state.keys():
             raise KeyError("parts, config, touched")
     except Exception as error:  # whatever torch and pickle raise on foreign bytes

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import queue
 import tarfile
-import threading
 import warnings
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -74,6 +73,16 @@ def _files(folder: Path) -> Iterator[tuple[str, bytes]]:
             yield path.name, path.read_bytes()
 
 
+class Crop(NamedTuple):
+    """A square of a picture."""
+
+    picture: np.ndarray
+    top: int
+    left: int
+    side: int  # before it is reduced
+    flipped: bool
+
+
 class Crops:
     """Random square crops, flipped and reduced at random, pictures drawn by their area. Its state resumes."""
 
@@ -83,62 +92,76 @@ class Crops:
         self.chance = area / area.sum()
         self.random = np.random.default_rng(seed)
 
-    def batch(self, count: int, size: int) -> Tensor:
-        """(count, 3, side, side) in 0..1, channels_last. The side is `size`, or up to 48 less, but at least 64.
+    def draw(self, count: int, size: int) -> tuple[list[Crop], int]:
+        """`count` crops and the side of all of them: `size`, or up to 48 less, but at least 64.
 
-        So all are of one batch, in steps of 16: the lower levels of the networks have to be padded for most pictures,
-        and a model that saw multiples of 64 alone left their last columns 6 grey levels too bright.
+        In steps of 16: the lower levels of the networks have to be padded for most pictures, and a model that saw
+        multiples of 64 alone left their last columns 6 grey levels too bright.
         """
         sides = range(max(min(64, size), size - 48), size + 1, 16)
         size = sides[self.random.integers(len(sides))]
-        out = np.empty((count, size, size, 3), np.uint8)
-        for i in range(count):
-            picture = self.pictures[self.random.choice(len(self.pictures), p=self.chance)]
-            height, width = picture.shape[:2]
+        crops = []
+        for picture in self.random.choice(len(self.pictures), count, p=self.chance):
+            height, width = self.pictures[picture].shape[:2]
             wanted = round(size * self.random.uniform(1.25, 2)) if self.random.random() < REDUCED else size
             side = min(wanted, height, width)
             top, left = self.random.integers(0, [height - side + 1, width - side + 1])
-            crop = picture[top : top + side, left : left + side]
-            if side > size:
-                crop = np.asarray(Image.fromarray(crop).resize((size, size), Image.Resampling.LANCZOS))
-            elif side < size:
-                crop = np.pad(crop, ((0, size - side), (0, size - side), (0, 0)), "edge")
-            out[i] = crop[:, ::-1] if self.random.random() < 0.5 else crop
-        # By NumPy: torch would bring threads of its own for this thread, and with more of them than cores OpenMP stops
-        # to spin at its barriers: a step of the finish took 0.78 s in place of 0.52.
-        return torch.from_numpy(out.astype(np.float32) / np.float32(255)).permute(0, 3, 1, 2)
+            crops.append(Crop(self.pictures[picture], top, left, side, self.random.random() < 0.5))
+        return crops, size
+
+    def batch(self, count: int, size: int) -> Tensor:
+        """(count, 3, side, side) uint8, channels_last; see `draw`."""
+        return cut(*self.draw(count, size))
+
+
+def cut(crops: list[Crop], size: int) -> Tensor:
+    """The pixels of crops, each reduced or padded to size x size: (count, 3, size, size) uint8, channels_last.
+
+    By NumPy: torch would bring threads of its own for the thread that does it, and with more of them than cores OpenMP
+    stops to spin at its barriers: a step of the finish took 0.78 s in place of 0.52.
+    """
+    out = np.empty((len(crops), size, size, 3), np.uint8)
+    for i, (picture, top, left, side, flipped) in enumerate(crops):
+        crop = picture[top : top + side, left : left + side]
+        if side > size:
+            crop = np.asarray(Image.fromarray(crop).resize((size, size), Image.Resampling.LANCZOS))
+        elif side < size:
+            crop = np.pad(crop, ((0, size - side), (0, size - side), (0, 0)), "edge")
+        out[i] = crop[:, ::-1] if flipped else crop
+    return torch.from_numpy(out).permute(0, 3, 1, 2)
 
 
 class Ahead:
-    """Batches made by a thread before they are asked for. `state` is of the generator as the last one taken left it."""
+    """Batches made by threads before they are asked for, two ahead of each thread.
 
-    def __init__(self, crops: Crops, count: int, size: int, depth: int = 2) -> None:
+    `state` is of the generator as the last batch taken left it: drawing is in order, whatever the threads do.
+    `pinned` puts the pixels where a GPU fetches them by itself.
+    """
+
+    def __init__(self, crops: Crops, count: int, size: int, threads: int = 1, pinned: bool = False) -> None:
         self.state: Any = crops.random.bit_generator.state
-        self._ready: queue.Queue[tuple[Tensor | None, Any]] = queue.Queue(depth)
-        self._ended = threading.Event()
+        self._crops, self._count, self._size, self._pinned = crops, count, size, pinned
+        self._pool = ThreadPoolExecutor(threads, "sodec-crops")
+        self._ready: deque[tuple[Future[Tensor], Any]] = deque()
+        for _ in range(2 * threads):
+            self._ask()
 
-        def work() -> None:
-            while not self._ended.is_set():
-                try:
-                    item: tuple[Tensor | None, Any] = (crops.batch(count, size), crops.random.bit_generator.state)
-                except BaseException as error:  # raised again where the batch is taken
-                    item = (None, error)
-                self._ready.put(item)
+    def _ask(self) -> None:
+        crops, size = self._crops.draw(self._count, self._size)
+        self._ready.append((self._pool.submit(self._cut, crops, size), self._crops.random.bit_generator.state))
 
-        self._thread = threading.Thread(target=work, daemon=True, name="sodec-crops")
-        self._thread.start()
+    def _cut(self, crops: list[Crop], size: int) -> Tensor:
+        pixels = cut(crops, size)
+        return pixels.pin_memory() if self._pinned else pixels
 
     def take(self) -> Tensor:
-        """The next batch: (count, 3, size, size) in 0..1."""
-        batch, state = self._ready.get()
-        if batch is None:
-            raise state
+        """The next batch: (count, 3, side, side) uint8."""
+        future, state = self._ready.popleft()
+        pixels = future.result()
         self.state = state
-        return batch
+        self._ask()
+        return pixels
 
     def close(self) -> None:
-        """Ends the thread."""
-        self._ended.set()
-        while self._thread.is_alive():
-            with contextlib.suppress(queue.Empty):
-                self._ready.get(timeout=0.05)
+        """Ends the threads."""
+        self._pool.shutdown(cancel_futures=True)

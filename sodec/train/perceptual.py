@@ -11,9 +11,9 @@ from torch import Tensor
 def make_perceptual(
     crops: int = 4, size: int = 96, device: torch.device | str = "cpu"
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """Shift-tolerant LPIPS (Ghildyal and Liu, ECCV 2022) of the first `crops` pictures' corners: (crops,).
+    """Shift-tolerant LPIPS (Ghildyal and Liu, ECCV 2022) of a corner of the first `crops` pictures: (crops,).
 
-    A few small crops, because one evaluation costs as much as the codec's own step.
+    Few and small on a CPU, where one evaluation costs as much as the codec's own step.
     """
     from stlpips_pytorch import stlpips
 

@@ -24,13 +24,17 @@ from .adversary import Critic, critic_loss
 from .average import Average
 from .data import Ahead, Crops, load_pictures
 from .export import restore
+from .gradients import Gradients
 from .parts import Parts
 from .perceptual import make_perceptual
 from .report import LOG_EVERY, Report
-from .stages import Batch, Stage, lowest_quality, plan_of
+from .stages import Batch, Stage, lowest_quality, plan_of, replanned
 
 WARM_UP_STEPS = 100
 SAVE_SECONDS = 120
+# What ST-LPIPS sees on a GPU, all of it: a corner drawn at random would be drawn once.
+PERCEIVED = {"crops": 64, "size": 512}
+CUTTERS = 8  # threads that cut crops for a GPU; each does some 800 of 192x192 a second
 # Of oneDNN, on a CPU. Crops come in four sizes, and what it compiles for all of them is more than the 1,024 that it
 # keeps by itself: compiling again at every step, the finish took 0.74 s a step in place of 0.56.
 PRIMITIVES = "8192"
@@ -53,9 +57,13 @@ def train(
     seed: int = 0,
     exclude: frozenset[str] = frozenset(),
     ema: float = 0.998,
+    learning_rate: float | None = None,
+    final: float | None = None,
+    lowest: float | None = None,
     lora_rank: int = 0,
     device: str = "cpu",
     compiled: bool = False,
+    eager: bool = False,
     tensorboard: bool = False,
     progress: bool = False,
 ) -> Path:
@@ -73,10 +81,13 @@ def train(
         Crops of size x size pixels a step, on each process.
     ema
         Decay of the average of the weights, which is what later stages and the export take; 0 is none.
+    learning_rate, final, lowest
+        In place of the stage's: at its highest, the share of it left at the end, the lowest quality drawn at first.
     lora_rank
         Above 0, the UNet is trained by adapters of this rank.
     device
-        "cpu" or "cuda"; several processes (`torchrun -m sodec.train ...`) share a step.
+        "cpu" or "cuda"; several processes (`torchrun -m sodec.train ...`) share a step. One process on a GPU replays
+        its steps as CUDA graphs, unless `eager`, where there is no critic and no `tensorboard`.
     compiled
         By torch.compile, part by part.
 
@@ -86,12 +97,12 @@ def train(
         An unknown stage, a budget that is not one of steps and minutes, no data, a checkpoint of another
         configuration, a disk that is full, or a loss that is not a number: the step and the tensor are named.
     """
-    plan = plan_of(stage, CONFIGS[model])
+    plan = replanned(plan_of(stage, CONFIGS[model]), learning_rate, final, lowest)
     if (steps is None) == (minutes is None):
         raise TrainingError(f"give steps or minutes, not both or neither (steps={steps}, minutes={minutes})")
     out.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", PRIMITIVES)
-    run = _Run(plan, model, start, out / f"{stage}.pt", seed, ema, lora_rank, device)
+    run = _Run(plan, model, start, out / f"{stage}.pt", seed, ema, lora_rank, device, eager or tensorboard)
     if compiled:
         for name in run.parts.names():
             run.parts.part(name).compile()
@@ -102,7 +113,7 @@ def train(
     crops = Crops(load_pictures(data, cache, exclude), seed + sum(map(ord, stage)) + run.accelerator.process_index)
     if run.crops is not None:
         crops.random.bit_generator.state = run.crops
-    ahead = Ahead(crops, batch, size)
+    ahead = Ahead(crops, batch, size, *((CUTTERS, True) if device == "cuda" else ()))
     report = Report(out, stage, progress=progress and main, tensorboard=tensorboard and main)
     try:
         with _terminated() as terminated:
@@ -138,6 +149,7 @@ class _Run:
         ema: float,
         rank: int,
         device: str,
+        eager: bool,
     ) -> None:
         bfloat16 = torch.cuda.is_bf16_supported() if device == "cuda" else _fast_bfloat16()
         self.accelerator = Accelerator(
@@ -171,7 +183,14 @@ class _Run:
         if saved is not None:
             self._resume(saved)
         self.objective: Any = self.accelerator.prepare_model(_Objective(self.parts, plan))
-        self.perceptual = make_perceptual(device=self.accelerator.device) if plan.perceptual else None
+        self.perceptual: Any = None
+        if plan.perceptual:
+            sizes = PERCEIVED if device == "cuda" else {}
+            self.perceptual = make_perceptual(**sizes, device=self.accelerator.device)
+        self.gradients = Gradients(
+            self.objective, self.accelerator, self.parameters, self._batch,
+            device == "cuda" and self.accelerator.num_processes == 1 and self.critic is None and not eager,
+        )  # fmt: skip
 
     def _resume(self, saved: dict[str, Any]) -> None:
         if saved["config"] != self.parts.model.config.to_dict() or saved["lora"] != self.rank:
@@ -207,23 +226,20 @@ class _Run:
             })  # fmt: skip
         self.accelerator.wait_for_everyone()
 
+    def _batch(self, x: Tensor, quality: Tensor) -> Batch:
+        return Batch(x, quality, self.perceptual, self.plan.perceptual, self.critic)
+
     def advance(self, x: Tensor, progress: float) -> tuple[Batch, dict[str, Tensor]]:
-        """One step on the pictures x (B, 3, H, W)."""
+        """One step on the pictures x (B, 3, H, W), uint8."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.plan, self.step, progress)
         lowest = lowest_quality(self.plan, progress)
+        device, count = self.accelerator.device, len(x)
         # stratified: every batch spans the range
-        place = (torch.randperm(len(x)) + torch.rand(len(x))) / len(x)
-        batch = Batch((x := x.to(self.accelerator.device)), (lowest + (100 - lowest) * place).to(x.device))
-        batch.perceptual, batch.perception = self.perceptual, self.plan.perceptual
-        batch.critic = self.critic
-        loss, values = self.objective(batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.accelerator.backward(loss)
-        norm = self.accelerator.clip_grad_norm_(self.parameters, 1.0)
-        values = {"loss": loss.detach(), **{name: value.detach() for name, value in values.items()}}
-        if x.device.type == "cpu" or self.step % LOG_EVERY == 0:  # asking a GPU makes it wait
-            self._check(values, norm)
+        place = (torch.randperm(count, device=device) + torch.rand(count, device=device)) / count
+        batch, values = self.gradients(x.to(device, non_blocking=True), lowest + (100 - lowest) * place)
+        if device.type == "cpu" or self.step % LOG_EVERY == 0:  # asking a GPU makes it wait
+            self._check(values)
         self.optimizer.step()
         if self.critic is not None:
             values["critic"] = self._criticise(batch)
@@ -245,8 +261,8 @@ class _Run:
         self.critic_optimizer.step()
         return loss.detach()
 
-    def _check(self, values: dict[str, Tensor], norm: Tensor) -> None:
-        if torch.isfinite(values["loss"]) and torch.isfinite(norm):
+    def _check(self, values: dict[str, Tensor]) -> None:
+        if torch.isfinite(values["loss"]) and torch.isfinite(values["gradient"]):
             return
         named = {f"gradient of {name}": p.grad for name, p in self.parts.named_parameters() if p.grad is not None}
         first = next((name for name, t in {**values, **named}.items() if not torch.isfinite(t).all()), "none")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from torch.func import functional_call
 
 from ..errors import TrainingError
 from ..models import ModelConfig
+from ..models.blocks import Origin
 from .adversary import generator_loss
 from .losses import LAMBDA_HIGH, LAMBDA_LOW, colour, lambdas, lattice, log_linear, repeats, squared_error, structure
 from .parts import Parts
@@ -92,7 +94,7 @@ def denoiser(parts: Parts, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     step = torch.randint(0, len(model.alphas), (len(latent),)).to(latent.device)
     a = model.alphas[step][:, None, None, None]
     noise = torch.randn_like(latent)
-    origin = _origin()
+    origin = _origin(latent.device)
     tokens = model.guidance(batch.x, origin)
     eps = model.unet(a.sqrt() * latent + (1 - a).sqrt() * noise, step, tokens, origin)
     loss = F.mse_loss(eps, noise)
@@ -136,7 +138,7 @@ def annealing(parts: Parts, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     """Stage 3: rate, both pictures' errors and perception, together; the range of qualities widens downwards."""
     coded = parts.code(batch.x, batch.quality)
     fidelity = parts.model.fidelity(coded.y_hat, batch.quality).float()
-    x, _, _ = _diffuse(parts, coded.y_hat, coded.z_hat, batch.quality)
+    x, _, _ = _diffuse(parts, coded.y_hat, coded.z_hat, batch.quality, fidelity)
     batch.decoded = (x.detach(), coded.y_hat.detach())
     error, error_f = squared_error(x, batch.x), squared_error(fidelity, batch.x)
     weight = lambdas(batch.quality)
@@ -192,26 +194,38 @@ def plan_of(stage: str, config: ModelConfig) -> Stage:
     return replace(plan, trains=trains, learning_rate=plan.learning_rate * PUBLIC_RATE)
 
 
+def replanned(plan: Stage, learning_rate: float | None, final: float | None, lowest: float | None) -> Stage:
+    """The stage with what is given in place of its own."""
+    changes: dict[str, Any] = {"learning_rate": learning_rate, "final": final}
+    changes["lowest"] = None if lowest is None else (lowest, min(lowest, plan.lowest[1]))
+    return replace(plan, **{name: value for name, value in changes.items() if value is not None})
+
+
 def coarse(x: Tensor) -> Tensor:
     """What stands for the fidelity picture where nothing is coded: means of 16x16 pixels, (B, 3, H, W) as x."""
     return F.interpolate(F.avg_pool2d(x, 16), scale_factor=16, mode="bilinear")
 
 
-def _diffuse(parts: Parts, y_hat: Tensor, z_hat: Tensor, quality: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The final picture, l_0 and x_f. It begins from x_f but does not train D_a, whose picture is to be faithful."""
-    model, origin = parts.model, _origin()
-    frozen = {name: p.detach() for name, p in model.fidelity.named_parameters()}
-    fidelity = functional_call(model.fidelity, frozen, (y_hat, quality)).float()
+def _diffuse(
+    parts: Parts, y_hat: Tensor, z_hat: Tensor, quality: Tensor, fidelity: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The final picture, l_0 and x_f. It begins from x_f but does not train D_a, whose picture is to be faithful.
+
+    `fidelity` is x_f where it is known; one that D_a learns from is computed again, as what trains y_hat alone.
+    """
+    model, origin = parts.model, _origin(y_hat.device)
+    if fidelity is None or fidelity.requires_grad:
+        frozen = {name: p.detach() for name, p in model.fidelity.named_parameters()}
+        fidelity = functional_call(model.fidelity, frozen, (y_hat, quality)).float()
     content = model.content(z_hat)[..., : y_hat.shape[-2], : y_hat.shape[-1]]
     tokens = model.guidance(fidelity, origin)
     clean = model.denoise(model.transform(y_hat, content, quality), tokens, origin)
     return model.picture(clean, fidelity), clean, fidelity
 
 
-def _origin() -> tuple[float, float]:
+def _origin(device: torch.device) -> Origin:
     """Where the crop lies in a larger picture, in tokens: positions of pictures to about 1,280 pixels are seen."""
-    down, across = torch.randint(0, 37, (2,)).tolist()
-    return float(down), float(across)
+    return torch.randint(0, 37, (2,), device=device).float()
 
 
 def _balance(weight: Tensor) -> Tensor:

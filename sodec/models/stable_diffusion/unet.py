@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import ops
-from ..blocks import conv, conv_in_float32
+from ..blocks import Origin, conv, conv_in_float32
 from ..coding import pad_to
 from ..config import ModelConfig
 from .resnet import Downsample, ResnetBlock, Upsample
@@ -72,7 +72,7 @@ class DiffusionUNet(nn.Module):
         self.conv_norm_out = nn.GroupNorm(layout.groups, widths[0], EPS)
         self.conv_out = conv(widths[0], config.latent)
 
-    def forward(self, latent: Tensor, timestep: Tensor, tokens: Tensor, origin: tuple[float, float] = (0, 0)) -> Tensor:
+    def forward(self, latent: Tensor, timestep: Tensor, tokens: Tensor, origin: Origin = (0.0, 0.0)) -> Tensor:
         """`origin` is lite's: this UNet knows no places."""
         height, width = latent.shape[-2:]
         time = self.time_features(timestep, tokens.dtype)

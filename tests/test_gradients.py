@@ -1,0 +1,75 @@
+"""Gradients of a batch, eager and as a graph would compute them. On a CPU a function stands for the graph.
+
+pytest tests/test_gradients.py
+"""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+pytest.importorskip("compressai", reason="needs the extra 'train'")
+
+from sodec.train import gradients
+from sodec.train.gradients import Gradients
+from sodec.train.stages import Batch
+
+on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+class Objective(nn.Module):
+    """Its second weight has a part in the loss of wide crops alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights = nn.ParameterList(nn.Parameter(torch.ones(3)) for _ in range(2))
+
+    def forward(self, batch):
+        colour = (batch.x - 0.5).mean((2, 3)) * self.weights[0]
+        error = (batch.quality * colour.square().sum(1)).mean()
+        if batch.x.shape[-1] > 8:
+            error = error + self.weights[1].square().sum()
+        return error, {"error": error}
+
+
+def taken(graphs, device="cpu"):
+    """The gradients of three batches of two sizes, and the values reported."""
+    objective = Objective().to(device)
+    accelerator = SimpleNamespace(backward=lambda loss: loss.backward(), clip_grad_norm_=nn.utils.clip_grad_norm_)
+    compute = Gradients(objective, accelerator, list(objective.parameters()), Batch, graphs)
+    torch.manual_seed(0)
+    found = []
+    for side in (8, 16, 8):
+        x = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8).to(device)
+        _, values = compute(x, torch.tensor([1.0, 100.0], device=device))
+        grads = [torch.zeros(3) if w.grad is None else w.grad.cpu().clone() for w in objective.weights]
+        found.append((grads, {name: float(value) for name, value in values.items()}))
+    return found
+
+
+def same(one, other):
+    for (grads, values), (grads_2, values_2) in zip(one, other, strict=True):
+        torch.testing.assert_close(grads, grads_2)
+        assert values == pytest.approx(values_2)
+        assert list(values) == ["loss", "error", "gradient"]
+
+
+def test_a_replayed_step_leaves_the_gradients_of_its_own_batch(monkeypatch):
+    captured = []
+
+    def capture(function, inputs, pool):
+        captured.append(inputs[0].shape)
+        for _ in range(3):  # as a capture warms up
+            function(*inputs)
+        return function
+
+    monkeypatch.setattr(gradients, "Captured", capture)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+    same(taken(True), taken(False))
+    assert len(captured) == 2, "a graph of each size"
+
+
+@on_a_gpu
+def test_a_graph_gives_the_gradients_of_its_batch():
+    same(taken(True, "cuda"), taken(False, "cuda"))
