@@ -101,3 +101,12 @@ def test_repeats_see_a_mesh_and_its_negative_and_hardly_texture(sign):
     assert losses.repeats(mesh).tolist() == pytest.approx([2 * power] * 2, rel=0.1)
     assert losses.repeats(torch.randn(2, 3, 96, 96) / 255).max() < 0.1 * 2 * power
     assert losses.repeats(mesh[..., :16]).tolist() == [0, 0]
+
+
+def test_tint_sees_a_shift_of_colour_and_neither_light_nor_speckles():
+    x = torch.rand(2, 3, 64, 64)
+    pink = torch.tensor([3.0, -6.0, 3.0])[:, None, None] / 255
+    assert losses.tint(x + pink, x).tolist() == pytest.approx([54 / 3] * 2, rel=1e-3)
+    assert losses.tint(x + 0.1, x).max() < 1e-6
+    speckles = 6 / 255 * torch.randn(2, 3, 64, 64)
+    assert losses.tint(x + speckles, x).max() < 1 < losses.colour(x + speckles, x).min()

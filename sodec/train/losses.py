@@ -11,7 +11,7 @@ from torch import Tensor
 from ..models import ModelConfig
 from ..models.scale_network import bounded
 
-LAMBDA_LOW, LAMBDA_HIGH = 0.0001, 0.06  # weight of 255^2 MSE against bits per pixel, at qualities 1 and 100
+LAMBDA_LOW, LAMBDA_HIGH = 0.0001, 0.1  # weight of 255^2 MSE against bits per pixel, at qualities 1 and 100
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of MS-SSIM
 
 
@@ -84,8 +84,16 @@ def lattice(x: Tensor, target: Tensor) -> Tensor:
 
 def colour(x: Tensor, target: Tensor) -> Tensor:
     """255^2 times the squared error of what differs from grey: (B,). Perceptual terms hardly see speckles of colour."""
-    error = (x.float() - target) * 255
-    return (error - error.mean(1, keepdim=True)).square().mean((1, 2, 3))
+    return _off_grey((x.float() - target) * 255).square().mean((1, 2, 3))
+
+
+def tint(x: Tensor, target: Tensor) -> Tensor:
+    """`colour` of the means of 16x16 pixels: (B,). A wall a little too pink is nothing to MSE, and seen at once."""
+    return _off_grey(F.avg_pool2d((x.float() - target) * 255, 16)).square().mean((1, 2, 3))
+
+
+def _off_grey(error: Tensor) -> Tensor:
+    return error - error.mean(1, keepdim=True)
 
 
 def repeats(added: Tensor, period: int = 16) -> Tensor:

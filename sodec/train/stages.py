@@ -19,17 +19,20 @@ from ..errors import TrainingError
 from ..models import ModelConfig
 from ..models.blocks import Origin
 from .adversary import generator_loss
-from .losses import LAMBDA_HIGH, LAMBDA_LOW, colour, lambdas, lattice, log_linear, repeats, squared_error, structure
+from .losses import (
+    LAMBDA_HIGH, LAMBDA_LOW, colour, lambdas, lattice, log_linear, repeats, squared_error, structure, tint,
+)  # fmt: skip
 from .parts import Parts
 
 LAMBDA_MIDDLE, QUALITY_MIDDLE = math.sqrt(LAMBDA_LOW * LAMBDA_HIGH), 50.5
 # Weights against bits per pixel, at qualities 1 and 100. Squared error should pay for about a fifth of what a bit more
 # costs, structure and perception for the rest; estimated from how each falls with the rate.
-STRUCTURE = (0.10, 9.0)  # of -log MS-SSIM
-PERCEPTUAL = (0.16, 45.0)  # of ST-LPIPS; more raises the rate of every quality
-LATTICE = (0.006, 0.2)  # of the squared error of phases
-REPEATS = (8e-4, 0.03)  # of patterns in what D_m adds
-COLOUR = (4e-4, 0.011)  # of that of colour, which it hardly sees
+STRUCTURE = (0.10, 15.0)  # of -log MS-SSIM
+PERCEPTUAL = (0.16, 75.0)  # of ST-LPIPS; more raises the rate of every quality
+LATTICE = (0.006, 0.33)  # of the squared error of phases
+REPEATS = (1.2e-3, 0.05)  # of patterns in what D_m adds
+COLOUR = (4e-4, 0.018)  # of that of colour, which it hardly sees
+TINT = (5e-4, 0.02)  # of that of the mean colour of 16x16 pixels
 ERROR, ERROR_FIDELITY = 0.12, 0.12  # shares of squared error, of the final and of the fidelity picture
 ERROR_ALONE = 0.2  # share where there is one picture and no perceptual term
 ADVERSARIAL = 0.02  # weight of the critic's term
@@ -240,7 +243,9 @@ def _appearance(x: Tensor, batch: Batch, quality: Tensor, values: dict[str, Tens
     balance = _balance(lambdas(quality))
     distance = structure(x, batch.x)
     values["structure"] = distance.mean()
-    loss = (log_linear(quality, *STRUCTURE) * balance * distance).mean()
+    off = tint(x, batch.x)
+    values["tint"] = off.mean()
+    loss = ((log_linear(quality, *STRUCTURE) * distance + log_linear(quality, *TINT) * off) * balance).mean()
     if batch.perceptual is not None:
         distance = batch.perceptual(x, batch.x)  # of the first few pictures
         values["perceptual"] = distance.mean()
