@@ -20,7 +20,16 @@ from ..models import ModelConfig
 from ..models.blocks import Origin
 from .adversary import generator_loss
 from .losses import (
-    LAMBDA_HIGH, LAMBDA_LOW, colour, lambdas, lattice, log_linear, repeats, squared_error, structure, tint,
+    LAMBDA_HIGH,
+    LAMBDA_LOW,
+    colour,
+    lambdas,
+    lattice,
+    log_linear,
+    repeats,
+    squared_error,
+    structure,
+    tint,
 )  # fmt: skip
 from .parts import Parts
 
