@@ -50,8 +50,8 @@ class _Drawn(weights.Bundle):
         generator = torch.Generator(self.device).manual_seed(0)
         tensors = {name: _random(name, value, generator) for name, value in model.state_dict().items()}
         tensors["gain.log_gain"] = QualityGain(config).log_gain.detach().to(self.device)  # that of `coding`
-        last = [name for name in tensors if name.startswith("analysis.") and tensors[name].ndim == 4][-1]
-        tensors[last].mul_(20)
+        for part, factor in (("analysis.", 20), ("hyper_analysis.", 64)):  # so that symbols are not all zero
+            tensors[[name for name in tensors if name.startswith(part) and tensors[name].ndim == 4][-1]].mul_(factor)
         fill(model, tensors, self.folder)
         model.alphas = model.alphas.to(self.device)
         return model
