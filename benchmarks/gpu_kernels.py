@@ -251,14 +251,14 @@ def run_checks(report: dict[str, Any], rehearse: bool, workers: int, deadline: A
     with ThreadPoolExecutor(workers) as pool:
         for done in as_completed([pool.submit(in_a_process, group, deadline) for group in todo]):
             report["checks"] += done.result()
+            for one in done.result():
+                label = f"{one['kernel']} {one['where']} {one['dtype']}"
+                if "wrong" in one:
+                    report["wrong"].append(f"{label}: {one['wrong']}")
+                    print("WRONG:", report["wrong"][-1], flush=True)
+                elif "not_checked" in one:
+                    report["not_measured"][label] = one["not_checked"]
             save()
-    for one in report["checks"]:
-        label = f"{one['kernel']} {one['where']} {one['dtype']}"
-        if "wrong" in one:
-            report["wrong"].append(f"{label}: {one['wrong']}")
-            print("WRONG:", report["wrong"][-1], flush=True)
-        elif "not_checked" in one:
-            report["not_measured"][label] = one["not_checked"]
     print(f"checked {len(report['checks'])} shapes and dtypes: {len(report['wrong'])} wrong", flush=True)
 
 

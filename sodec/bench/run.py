@@ -144,8 +144,8 @@ def _parts(
     def stages(width: int, height: int) -> None:
         report.sizes.append(one_size(codec, width, height, report.ceilings, budget))
 
-    def graphs() -> None:
-        report.sizes[-1] = with_graphs(codec, report.sizes[-1], budget)
+    def graphs(number: int) -> None:
+        report.sizes[number] = with_graphs(codec, report.sizes[number], budget)
 
     def compared(width: int, height: int) -> None:
         data = codec.compress(scene(width, height), QUALITY)
@@ -159,12 +159,12 @@ def _parts(
         report.growth = growth(codec, growth_sizes, torch.get_num_threads())
 
     for number, (width, height) in enumerate(sizes):
-        measured = len(report.sizes)
         yield Part(f"{width}x{height}", NEEDED["size"], partial(stages, width, height))
-        if codec.device.type == "cuda" and len(report.sizes) > measured:
-            yield Part(f"CUDA graphs at {width}x{height}", NEEDED["graphs"], graphs)
         if number == 0:
             yield Part("ratios", NEEDED["ratios"], partial(compared, width, height))
+    if codec.device.type == "cuda":  # last, since a capture that fails may leave the device in disorder
+        for number, size in enumerate(report.sizes):
+            yield Part(f"CUDA graphs at {size.width}x{size.height}", NEEDED["graphs"], partial(graphs, number))
     if growth_sizes:
         yield Part("growth", NEEDED["growth"], grown)
 
