@@ -1,16 +1,19 @@
 """Every Triton kernel on this machine's GPU: is it right, and is it faster than PyTorch's best? One command:
 
-    python benchmarks/gpu_kernels.py [--json FILE]
+    python benchmarks/gpu_kernels.py [--seconds N] [--part check] [--json FILE]
 
 1. Each kernel at odd shapes, in float32, bfloat16 and float16, against float64: at most twice PyTorch's own error.
+   About 80 compilations of half a second to five each, so every kernel and dtype has a process of its own, which
+   also keeps what breaks one (a crash of the compiler, an illegal access) from the others.
 2. Times in bfloat16 at the shapes of an sd21 decode at 512x512 and a lite decode at 1920x1080, beside PyTorch
    eager, its fused attention (SDPA) and torch.compile; calls are replayed as a CUDA graph over several sets of inputs,
    as the decoder runs them; medians. `x floor` is the time over the least that this GPU's measured bandwidth and
    matrix rate allow.
 3. A table, a JSON file with the GPU's name, and the line for `wins` in kernels/launch_configs.json.
 
-Ends within 4 minutes (torch.compile is left out once time runs short). Without a GPU it says so and exits with 2;
-`--rehearse` runs all of it under Triton's interpreter at tiny shapes, where times mean nothing.
+The JSON is written after each process and each time, and what there was no time for is in its `not_measured`; `--part
+check` and `--part time`, one after the other, fill one file. Without a GPU it says so and exits with 2; `--rehearse`
+runs all of it under Triton's interpreter at tiny shapes, where times mean nothing.
 Exit code 1: a kernel is wrong or does not compile; the others are still timed.
 """
 
@@ -20,11 +23,14 @@ import argparse
 import importlib
 import json
 import math
+import multiprocessing
 import os
 import platform
 import sys
 import time
+import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,9 +38,14 @@ import torch
 from kernel_shapes import ODD, TIMED, Case, inputs, work
 from torch import Tensor
 
-COMPILE_UNTIL = 190.0  # seconds from the start; what is left then takes well under a minute
+SECONDS = 240.0  # for all of it, unless told otherwise
+ROW, COMPILED_ROW = 3.0, 12.0  # seconds that are left at least when the times of a shape are begun
+PROCESSES = 16  # at most, each with half a GB on the GPU
 RIVALS = ("eager", "sdpa", "compile")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+Group = tuple[list[Case], torch.dtype, str]  # device
+Found = dict[str, Any]
 
 
 class Modules(NamedTuple):
@@ -44,10 +55,13 @@ class Modules(NamedTuple):
     reference: Any
     clock: Any
     ceilings: Any
+    deadline: Any
 
 
 def written_out(kernel: str, reference: Any) -> Callable[..., Tensor]:
-    """The formula without fused attention; for the other kernels the reference is that already."""
+    """The formula without fused attention, in the dtype of its arguments."""
+    if kernel == "affine_step":  # the reference is in float32, whatever it is given
+        return lambda latent, noise, alpha: (latent - (1 - alpha) ** 0.5 * noise) / alpha**0.5
     if kernel == "wide_attention":
         return lambda q, k, v: reference.softmax_attention(q[:, :, None], k[:, :, None], v[:, :, None])[:, :, 0]
     if kernel == "self_attention":
@@ -67,20 +81,63 @@ def errors(case: Case, dtype: torch.dtype, device: str, modules: Modules) -> tup
     return got.abs().max().item(), plain.abs().max().item(), exact.abs().max().item()
 
 
-def check(cases: list[Case], dtypes: tuple[torch.dtype, ...], device: str, modules: Modules) -> list[str]:
-    """One line per kernel, shape and dtype that is wrong or does not run; a NaN is wrong."""
-    bad = []
-    for case in cases:
-        for dtype in dtypes:
-            label = f"{case[0]} {case[1]} {str(dtype).removeprefix('torch.')}"
+def check(group: Group, modules: Modules | None = None) -> list[Found]:
+    """The errors of every case of a group; an error that is too large, or a NaN, is `wrong`."""
+    cases, dtype, device = group
+    modules = modules or load()
+    found = []
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of operations without a deterministic form
+        torch.use_deterministic_algorithms(True, warn_only=True)  # fills new buffers with NaN: unwritten elements show
+        torch.manual_seed(0)
+        for case in cases:
+            one: Found = {"kernel": case[0], "where": case[1], "dtype": str(dtype).removeprefix("torch.")}
             try:
                 got, plain, size = errors(case, dtype, device, modules)
+                one |= {"error": got, "error_of_torch": plain, "largest": size}
+                if not got <= 2 * plain + 2e-6 * size + 1e-7:
+                    one["wrong"] = f"error {got:.3g}, PyTorch's {plain:.3g}"
             except Exception as error:  # a kernel that does not compile must not cost the others their figures
-                bad.append(f"{label}: {type(error).__name__}: {str(error)[:300]}")
-                continue
-            if not got <= 2 * plain + 2e-6 * size + 1e-7:
-                bad.append(f"{label}: error {got:.3g}, PyTorch's {plain:.3g}")
-    return bad
+                one["wrong"] = f"{type(error).__name__}: {str(error)[:600]}"
+            found.append(one)
+        torch.use_deterministic_algorithms(False)
+    return found
+
+
+def groups(timed: list[Case], rehearse: bool) -> list[Group]:
+    """Odd shapes by kernel and dtype, those that are timed by kernel, in bfloat16; what compiles longest first."""
+    device = "cpu" if rehearse else "cuda"
+    names = sorted({case[0] for case in ODD}, key=lambda name: (not name.endswith("attention"), name))
+    # The interpreter truncates to bfloat16 where a GPU rounds, so a rehearsal checks the other dtypes.
+    dtypes = [dtype for dtype in DTYPES if dtype != torch.bfloat16 or not rehearse]
+    found = [([case for case in ODD if case[0] == name], dtype, device) for dtype in dtypes for name in names]
+    if not rehearse:
+        found += [([case for case in timed if case[0] == name], torch.bfloat16, device) for name in names]
+    return found
+
+
+def in_a_process(group: Group, deadline: Any) -> list[Found]:
+    """`check` in a process of its own; a case of which nothing came back is `wrong`, or, for time, `not_checked`."""
+    context = multiprocessing.get_context("forkserver")
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(send, group), daemon=True)
+    process.start()
+    send.close()
+    found: list[Found] = []
+    why = "not_checked", "no time was left"
+    try:
+        if receive.poll(min(1e6, max(0.0, deadline.left))):
+            found = receive.recv()
+    except EOFError:
+        process.join(5)
+        why = "wrong", f"its process ended with code {process.exitcode}"
+    process.kill()
+    named = {"dtype": str(group[1]).removeprefix("torch.")}
+    return found or [{"kernel": case[0], "where": case[1], **named, why[0]: why[1]} for case in group[0]]
+
+
+def _answer(send: Any, group: Group) -> None:
+    send.send(check(group))
 
 
 def seconds(call: Callable[..., Tensor], sets: list[tuple[Any, ...]], device: str, modules: Modules) -> float:
@@ -92,35 +149,52 @@ def seconds(call: Callable[..., Tensor], sets: list[tuple[Any, ...]], device: st
     return time.perf_counter() - start
 
 
-def measure(case: Case, device: str, modules: Modules, limits: Any, compiled: bool) -> dict[str, Any]:
-    """Times of the kernel and of its rivals, in seconds."""
+def measure(case: Case, device: str, modules: Modules, limits: Any) -> dict[str, Any]:
+    """Times of the kernel and of its rivals but for torch.compile, in seconds."""
     kernel, where, sizes = case
     dispatch, reference = modules.dispatch, modules.reference
     operations, moved = work(kernel, sizes)
-    # Enough sets that the caches (50 to 60 MB on Hopper) can't hold them all, up to a bound.
-    sets = [
-        inputs(kernel, sizes, torch.bfloat16, device) for _ in range(max(2, min(16, math.ceil(128e6 / max(moved, 1)))))
-    ]
     fused = getattr(reference, kernel)
     calls = {"triton": lambda *args: getattr(dispatch, kernel)(*args, choice="triton")}
-    calls["eager"] = written_out(kernel, reference)
+    calls["eager"] = fused if kernel == "affine_step" else written_out(kernel, reference)
     if kernel.endswith("attention"):
         calls["sdpa"] = fused
-    if compiled:
-        torch._dynamo.reset()
-        calls["compile"] = torch.compile(fused, dynamic=False)
     row: dict[str, Any] = {"kernel": kernel, "where": where, "sizes": sizes}
+    sets = argument_sets(case, device)
     for name, call in calls.items():
-        try:
-            row[name] = seconds(call, sets, device, modules)
-        except Exception as error:  # out of memory, or a compiler's failure: an empty cell, and why
-            row[f"{name}_error"] = f"{type(error).__name__}: {str(error)[:300]}"
+        add_time(row, name, call, sets, device, modules)
     traffic, arithmetic = moved / limits.bytes_per_s, operations / limits.flops_per_s
     row["floor"] = max(traffic, arithmetic)
     row["bound"] = "bytes" if traffic >= arithmetic else "matrix"
-    rivals = [row[name] for name in RIVALS if name in row]
-    row["ratio"] = min(rivals) / row["triton"] if rivals and "triton" in row else None
     return row
+
+
+def add_compiled(row: dict[str, Any], device: str, modules: Modules) -> None:
+    """The time of torch.compile, into a row."""
+    torch._dynamo.reset()
+    compiled = torch.compile(getattr(modules.reference, row["kernel"]), dynamic=False)
+    add_time(
+        row, "compile", compiled, argument_sets((row["kernel"], row["where"], row["sizes"]), device), device, modules
+    )
+
+
+def argument_sets(case: Case, device: str) -> list[tuple[Any, ...]]:
+    """Enough that the caches (50 to 60 MB on Hopper) can't hold them all, up to a bound."""
+    moved = work(case[0], case[2])[1]
+    count = max(2, min(16, math.ceil(128e6 / max(moved, 1))))
+    return [inputs(case[0], case[2], torch.bfloat16, device) for _ in range(count)]
+
+
+def add_time(
+    row: dict[str, Any], name: str, call: Callable[..., Tensor], sets: list[Any], device: str, modules: Modules
+) -> None:
+    """The time of one call into a row, with the ratio that it changes; or why there is none."""
+    try:
+        row[name] = seconds(call, sets, device, modules)
+    except Exception as error:  # out of memory, or a compiler's failure
+        row[f"{name}_error"] = f"{type(error).__name__}: {str(error)[:600]}"
+    rivals = [row[rival] for rival in RIVALS if rival in row]
+    row["ratio"] = min(rivals) / row["triton"] if rivals and "triton" in row else None
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -132,7 +206,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         cells = [f"{1e6 * row[name]:.1f}" if name in row else "" for name in ("triton", *RIVALS)]
         ratio = f"{row['ratio']:.2f}" if row["ratio"] else ""
-        above = f"{row['triton'] / row['floor']:.1f}" if "triton" in row else ""
+        above = f"{row['triton'] / row['floor']:.1f}" if "triton" in row else row.get("triton_error", "")[:40]
         floor = f"{1e6 * row['floor']:.1f} ({row['bound']})"
         lines.append(f"| {' | '.join([row['kernel'], row['where'], *cells, ratio, floor, above])} |")
     return "\n".join(lines)
@@ -152,39 +226,65 @@ def load() -> Modules:
         root = str(Path(__file__).resolve().parent.parent)
         sys.path.insert(0, root)
         importlib.import_module("sodec").__path__.append(root)  # kernels/ is installed as sodec.kernels
-    names = ("kernels.dispatch", "kernels.reference", "bench.clock", "bench.ceilings")
+    names = ("kernels.dispatch", "kernels.reference", "bench.clock", "bench.ceilings", "bench.deadline")
     return Modules(*(importlib.import_module(f"sodec.{name}") for name in names))
 
 
-def run(rehearse: bool = False) -> dict[str, Any]:
-    """Checks and times every kernel; what is wrong is printed at once. The report that --json writes."""
-    start = time.perf_counter()
-    device = "cpu" if rehearse else "cuda"
-    torch.manual_seed(0)
-    modules = load()
+def start(rehearse: bool) -> dict[str, Any]:
+    """The report of nothing yet."""
     triton = importlib.import_module("triton")
-    timed = [shrunk(case) for case in TIMED] if rehearse else TIMED
-    # The interpreter truncates to bfloat16 where a GPU rounds, so a rehearsal checks the other dtypes.
-    with torch.inference_mode():
-        torch.use_deterministic_algorithms(True, warn_only=True)  # fills new buffers with NaN: unwritten elements show
-        bad = check(ODD, tuple(d for d in DTYPES if d != torch.bfloat16 or not rehearse), device, modules)
-        bad += check(timed, () if rehearse else (torch.bfloat16,), device, modules)
-        torch.use_deterministic_algorithms(False)
-        for line in bad:
-            print("WRONG:", line)
-        print(f"checked at {len(ODD)} odd shapes: {len(bad)} wrong, {time.perf_counter() - start:.0f} s")
-        limits = modules.ceilings.ceilings(torch.device(device), torch.bfloat16)
-        rows = []
-        for case in timed:
-            compiled = device == "cuda" and time.perf_counter() - start < COMPILE_UNTIL
-            rows.append(measure(case, device, modules, limits, compiled))
     return {
         "device": f"rehearsal on {platform.machine()}, no GPU" if rehearse else torch.cuda.get_device_name(),
         "section": "interpreter" if rehearse else "sm{}{}".format(*torch.cuda.get_device_capability()),
-        "torch": torch.__version__, "triton": triton.__version__,
-        "bytes_per_second": limits.bytes_per_s, "operations_per_second": limits.flops_per_s, "wrong": bad,
-        "rows": rows, "wins_everywhere": winners(rows, bad), "seconds": time.perf_counter() - start,
+        "torch": torch.__version__, "triton": triton.__version__, "seconds": 0.0,
+        "checks": [], "wrong": [], "rows": [], "wins_everywhere": [], "not_measured": {},
     }  # fmt: skip
+
+
+def run_checks(report: dict[str, Any], rehearse: bool, workers: int, deadline: Any, save: Callable[[], None]) -> None:
+    """Checks every kernel, into the report."""
+    timed = [] if rehearse else TIMED
+    todo = groups(timed, rehearse)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "triton", "kernel_shapes"])  # what each process begins with
+    report |= {"checks": [], "wrong": []}
+    with ThreadPoolExecutor(workers) as pool:
+        for done in as_completed([pool.submit(in_a_process, group, deadline) for group in todo]):
+            report["checks"] += done.result()
+            for one in done.result():
+                label = f"{one['kernel']} {one['where']} {one['dtype']}"
+                if "wrong" in one:
+                    report["wrong"].append(f"{label}: {one['wrong']}")
+                    print("WRONG:", report["wrong"][-1], flush=True)
+                elif "not_checked" in one:
+                    report["not_measured"][label] = one["not_checked"]
+            save()
+    print(f"checked {len(report['checks'])} shapes and dtypes: {len(report['wrong'])} wrong", flush=True)
+
+
+def run_times(
+    report: dict[str, Any], rehearse: bool, modules: Modules, deadline: Any, save: Callable[[], None]
+) -> None:
+    """Times every kernel, into the report; torch.compile once all else is known."""
+    device = "cpu" if rehearse else "cuda"
+    timed = [shrunk(case) for case in TIMED] if rehearse else TIMED
+    rows: list[dict[str, Any]] = []
+    with torch.inference_mode():
+        limits = modules.ceilings.ceilings(torch.device(device), torch.bfloat16)
+        report |= {"bytes_per_second": limits.bytes_per_s, "operations_per_second": limits.flops_per_s, "rows": rows}
+        for case in timed:
+            if deadline.allows(ROW):
+                rows.append(measure(case, device, modules, limits))
+                save()
+            else:
+                report["not_measured"][f"{case[0]} {case[1]}, times"] = "no time was left"
+        for row in rows if device == "cuda" else ():
+            if deadline.allows(COMPILED_ROW):
+                add_compiled(row, device, modules)
+                save()
+            else:
+                report["not_measured"][f"{row['kernel']} {row['where']}, torch.compile"] = "no time was left"
+    report["wins_everywhere"] = winners(rows, report["wrong"])
 
 
 def winners(rows: list[dict[str, Any]], bad: list[str]) -> list[str]:
@@ -203,24 +303,47 @@ def text(report: dict[str, Any]) -> str:
         f"{report['device']}, torch {report['torch']}, triton {report['triton']}; bfloat16, batch 1; copy "
         f"{report['bytes_per_second'] / 1e12:.2f} TB/s, matrix {report['operations_per_second'] / 1e12:.0f} TFLOP/s\n\n"
         f"{table(report['rows'])}\n\n"
-        f'Faster than the best rival at every shape, for "wins": {json.dumps(wins)}\n{report["seconds"]:.0f} s'
+        f'Faster than the best rival at every shape, for "wins": {json.dumps(wins)}\n'
+        f"{len(report['not_measured'])} not measured, for lack of time"
     )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--json", default="gpu_kernels.json", help="where the figures go")
+    parser.add_argument("--json", type=Path, default=Path("gpu_kernels.json"), help="where the figures go")
+    parser.add_argument("--part", choices=("all", "check", "time"), default="all", help="the errors or the times alone")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="limit for all of it")
+    parser.add_argument("--workers", type=int, help="processes that check")
     parser.add_argument("--rehearse", action="store_true", help="tiny shapes under Triton's interpreter, on the CPU")
     options = parser.parse_args()
-    if not options.rehearse and not torch.cuda.is_available():
-        print("gpu_kernels: no CUDA device here; run it on a GPU machine, or rehearse it with --rehearse")
-        return 2
+    began = time.perf_counter()
     if options.rehearse:
         os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported
-    report = run(options.rehearse)
-    Path(options.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print(f"\n{text(report)}; figures in {options.json}")
-    return 1 if report["wrong"] else 0
+    elif not torch.cuda.is_available():
+        print("gpu_kernels: no CUDA device here; run it on a GPU machine, or rehearse it with --rehearse")
+        return 2
+    modules = load()
+    deadline = modules.deadline.Deadline(options.seconds)
+    report = start(options.rehearse)
+    if options.part == "time" and options.json.exists():
+        report = json.loads(options.json.read_text(encoding="utf-8"))
+    before = report["seconds"]
+
+    def save() -> None:
+        report["seconds"] = before + time.perf_counter() - began
+        beside = options.json.with_suffix(".partial")
+        beside.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        beside.replace(options.json)
+
+    if options.part != "time":
+        workers = options.workers or (2 if options.rehearse else min(PROCESSES, os.cpu_count() or 1))
+        run_checks(report, options.rehearse, workers, deadline, save)
+    if options.part != "check":
+        run_times(report, options.rehearse, modules, deadline, save)
+        print(f"\n{text(report)}")
+    save()
+    print(f"figures in {options.json}", flush=True)
+    return 1 if report["wrong"] and options.part != "time" else 0
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from .picture import PictureLike
 from .rate import checked_quality as checked_quality
 from .tiles import TILE
 from .view import Region, checked_view
-from .weights import bundled_models, find
+from .weights import Bundle, bundled_models, find
 from .weights.hub import located
 
 MIN_TILE = 128
@@ -47,7 +47,8 @@ class Codec:
     model
         Name of a bundled model, or "sd21", whose weights are given.
     weights
-        A folder of weights instead of the bundled ones, or a hub id, "owner/name@revision" (extra: hub).
+        A folder of weights instead of the bundled ones, or a hub id, "owner/name@revision" (extra: hub); or a
+        `Bundle` that is open already.
     device
         "cpu", "cuda" or any other name that torch knows.
     dtype
@@ -77,7 +78,7 @@ class Codec:
         self,
         model: str = "lite",
         *,
-        weights: str | Path | None = None,
+        weights: str | Path | Bundle | None = None,
         device: str = "cpu",
         dtype: str = "auto",
         tile: int = TILE,
@@ -87,7 +88,10 @@ class Codec:
             raise ViewError(f"tile {tile} is not a multiple of {MIN_TILE}")
         self.device = resolve_device(device)
         self.dtype = resolve_dtype(dtype, self.device)
-        self.bundle = find(model, None if weights is None else located(weights))
+        if isinstance(weights, Bundle):
+            self.bundle = weights
+        else:
+            self.bundle = find(model, None if weights is None else located(weights))
         if cuda_graphs and self.device.type != "cuda":
             raise DeviceError(f"CUDA graphs need a CUDA device, this one is {self.device}")
         memory.check_weights(self.bundle.size, self.device, self.dtype, self.bundle.name)

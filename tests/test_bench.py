@@ -18,9 +18,14 @@ from PIL import Image
 import sodec
 from sodec import cli
 from sodec.bench import ceilings, clock, growth, ratios, rivals, roofline, run, stages
+from sodec.bench.deadline import Deadline
+from sodec.bench.random_weights import drawn
 from sodec.bench.report import text
 from sodec.bench.scene import scene
-from sodec.models import SD21_TINY
+from sodec.models import SD21_TINY, TINY
+from sodec.models.coding import QualityGain
+from sodec.models.load import empty
+from sodec.models.prepare import prepare
 
 CPU = torch.device("cpu")
 LIMITS = ceilings.Ceilings(flops_per_s=1e9, bytes_per_s=1e6)
@@ -315,3 +320,88 @@ def test_what_can_not_be_written_or_read_is_said_at_once(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     found = call("--chart", tmp_path / "chart.png")
     assert (found.exit_code, "pip install matplotlib" in found.stderr) == (2, True)
+
+
+# -- a limit, and failures
+
+
+def test_no_round_begins_once_the_deadline_has_passed():
+    order = []
+    calls = [clock.Timed(lambda: order.append("a")), clock.Timed(lambda: order.append("b"))]
+    found = clock.together(calls, CPU, budget=0, warm_ups=1, deadline=Deadline(0))
+    assert order == [*"ab", *"ab"]
+    assert [timing.repeats for timing in found] == [1, 1]
+
+
+def test_a_deadline():
+    assert Deadline().allows(1e9)
+    assert not Deadline().limited
+    assert Deadline(60).limited
+    assert Deadline(60).allows(30)
+    assert not Deadline(60).allows(90)
+    assert Deadline(-1).left < 0
+
+
+def test_what_has_no_time_is_named_and_what_fails_does_not_stop_the_rest(monkeypatch):
+    def broken(*given):
+        raise ZeroDivisionError("of the ratios")
+
+    saved = []
+    monkeypatch.setattr(run, "one_size", lambda codec, width, height, *rest: (width, height))
+    monkeypatch.setattr(run, "ratios", broken)
+    monkeypatch.setattr(run, "ceilings", lambda *given: LIMITS)
+    monkeypatch.setitem(run.NEEDED, "growth", 1e6)
+    found = run.bench(tiny.codec(), [(64, 64), (96, 64)], [(64, 64)], budget=0, deadline=Deadline(1e3),
+                      save=lambda report: saved.append((len(report.sizes), len(report.errors))))  # fmt: skip
+    assert found.sizes == [(64, 64), (96, 64)]
+    assert saved == [(1, 0), (1, 1), (2, 1), (2, 1)]
+    assert found.errors["ratios"].endswith("ZeroDivisionError: of the ratios")
+    assert "broken" in found.errors["ratios"]
+    assert found.not_measured["growth"].endswith("s were left, and it takes about 1000000")
+    with pytest.MonkeyPatch.context() as late:
+        late.setattr(run, "one_size", broken)
+        found = run.bench(tiny.codec(), [(64, 64)], [], budget=0, deadline=Deadline(0))
+    assert (found.sizes, found.ratios, found.errors) == ([], None, {})
+    assert {"64x64", "ratios"} <= set(found.not_measured)
+
+
+def test_with_little_time_ratios_leave_the_multi_step_codecs_out():
+    codec = tiny.codec()
+    found = ratios.ratios(codec, codec.compress(scene(32, 32), 50), 32, 32, 0, Deadline(1))
+    assert found.multi_step == []
+    assert [step.steps for step in found.steps] == list(ratios.STEPS)
+
+
+@pytest.mark.parametrize("config", [TINY, SD21_TINY])
+def test_random_weights_in_memory_make_a_codec(config):
+    codec = sodec.Codec(config.name, weights=drawn(config, CPU))
+    data = codec.compress(scene(96, 64), 50)
+    assert stages.Dissection(codec, data).z_hat[0].any()
+    pixels = codec.decompress(data, output="torch")
+    assert pixels.isfinite().all()
+    assert 0.01 < pixels.std() < 1
+    again = rivals.many_steps(codec).decompress(data, output="torch")
+    assert (pixels - again).abs().max() < 0.2  # the same weights, in bfloat16 perhaps
+
+
+def test_without_diffusers_the_plain_rival_is_ours_and_named_so(monkeypatch):
+    codec = sodec.Codec("sd21", weights=drawn(SD21_TINY, CPU), dtype="float32")
+    monkeypatch.setattr(rivals.importlib.util, "find_spec", lambda name: None)
+    (name,) = rivals.rivals(codec)
+    assert name == "plain PyTorch, eager, float32"
+    data = codec.compress(scene(96, 64), 50)
+    ours, theirs = (one.decompress(data, output="torch") for one in (codec, rivals.plain(codec)))
+    assert (ours - theirs).abs().max() <= 1 / 255
+
+
+def test_nothing_that_is_prepared_leaves_the_device_of_the_weights(monkeypatch):
+    """On a CPU: "meta" refuses to meet a CPU's tensors, as a GPU does."""
+    model = empty(SD21_TINY)
+    del model.scale_network
+    model.one_step = (2.0, -1.5)
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            setattr(module, name, torch.nn.Parameter(parameter.detach().to("meta"), requires_grad=False))
+    model.alphas, model.gain = model.alphas.to("meta"), QualityGain(SD21_TINY).to("meta")
+    prepare(model, torch.device("meta"), torch.bfloat16)
+    assert {value.device.type for value in model.parameters()} == {"meta"}

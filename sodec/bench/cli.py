@@ -80,6 +80,8 @@ def bench_command(
     click.echo(text(reports), nl=False)
     if chart_file is not None:
         chart(reports[0], chart_file)
+    if reports[0].get("errors") and not earlier:
+        raise SystemExit(1)
 
 
 def _measured(

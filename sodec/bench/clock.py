@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from .deadline import Deadline
+
 WARM_UPS = 2
 ROUNDS = 3
 MOST = 10  # calls in a round
@@ -60,15 +62,25 @@ def measure(
 
 
 def together(
-    calls: Sequence[Timed], device: torch.device, *, budget: float = BUDGET, warm_ups: int = WARM_UPS
+    calls: Sequence[Timed],
+    device: torch.device,
+    *,
+    budget: float = BUDGET,
+    warm_ups: int = WARM_UPS,
+    deadline: Deadline | None = None,
 ) -> list[Timing]:
-    """The same of several calls that are compared: they take turns, so that a slow minute is everyone's."""
+    """The same of several calls that are compared: they take turns, so that a slow minute is everyone's.
+
+    Once `deadline` has passed there are no further rounds, but always one.
+    """
     seconds: list[list[float]] = [[] for _ in calls]
     counts = []
     for one in calls:
         warm = [_seconds(one, device) for _ in range(warm_ups)]
         counts.append(max(1, min(MOST, int(budget / ROUNDS / max(warm[-1], 1e-9)))))
-    for _ in range(ROUNDS):
+    for number in range(ROUNDS):
+        if number and deadline is not None and not deadline.allows(0):
+            break
         for one, count, found in zip(calls, counts, seconds, strict=True):
             found += [_seconds(one, device) for _ in range(count)]
     return [Timing.of(found) for found in seconds]

@@ -11,16 +11,18 @@ from torch import Tensor
 
 from ..codec import Codec
 from ..models.ddim import ddim
-from .clock import BUDGET, Timed, Timing, together
+from .clock import BUDGET, WARM_UPS, Timed, Timing, together
+from .deadline import Deadline
 from .rivals import ControlBranch, Denoise, controlled, guided, many_steps, rivals
 from .stages import Dissection, Stage, without_kernels
 
-STEPS = (20, 50)
+STEPS = (4, 20, 50)
 EMULATED = (
     "emulated cost: this model's UNet with its own weights, run as often as such a codec runs its UNet; "
     "its fidelity decoder and ViT are left out, since such a codec has none"
 )
 LEFT_OUT = ("fidelity", "ViT")
+MULTI_STEP_SECONDS = 45.0  # of the whole part with (c), sd21 on an H100, estimated
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,18 @@ class Ratios:
     multi_step: list[MultiStep]
 
 
-def ratios(codec: Codec, data: bytes, width: int, height: int, budget: float = BUDGET) -> Ratios:
-    """Measures all three for one stream. Everything takes turns, so that each quotient is of one stretch of time."""
+def ratios(
+    codec: Codec, data: bytes, width: int, height: int, budget: float = BUDGET, deadline: Deadline | None = None
+) -> Ratios:
+    """Measures all three for one stream. Everything takes turns, so that each quotient is of one stretch of time.
+
+    Under a limit torch.compile is left out, and (c) where less than `MULTI_STEP_SECONDS` are left.
+    """
+    deadline = deadline or Deadline()
+    kinds = KINDS if deadline.allows(MULTI_STEP_SECONDS) else ()
     ours = Dissection(codec, data)
-    theirs = {name: Dissection(make(), data) for name, make in rivals(codec).items()}
+    makers = rivals(codec, compiled=not deadline.limited)
+    theirs = {name: Dissection(make(), data) for name, make in makers.items()}
     published, steady = next(iter(theirs.values())), Dissection(many_steps(codec), data)
     calls = {
         "end": _end_to_end(ours, data), "network": Timed(ours.network), "one": _chain(ours.stages),
@@ -88,10 +98,12 @@ def ratios(codec: Codec, data: bytes, width: int, height: int, budget: float = B
         calls |= {f"{steps} unet": Timed(denoise), f"{steps} decode": _chain(_replaced(steady.stages, denoise))}
     for name, one in theirs.items():
         calls |= {f"{name} end": _plainly(_end_to_end(one, data)), f"{name} network": _plainly(Timed(one.network))}
-    for kind in KINDS:
+    for kind in kinds:
         calls[f"{kind.name} plain"] = _plainly(_multi_step(kind, published))
         calls[f"{kind.name} ours"] = _multi_step(kind, steady)
-    times = dict(zip(calls, together(list(calls.values()), codec.device, budget=budget), strict=True))
+    warm_ups = 1 if deadline.limited else WARM_UPS
+    timings = together(list(calls.values()), codec.device, budget=budget, warm_ups=warm_ups, deadline=deadline)
+    times = dict(zip(calls, timings, strict=True))
 
     def over(numerator: str, denominator: str) -> float:
         return times[numerator].median_s / times[denominator].median_s
@@ -103,7 +115,7 @@ def ratios(codec: Codec, data: bytes, width: int, height: int, budget: float = B
         [Engineering(n, times[f"{n} end"], times[f"{n} network"], over(f"{n} end", "end"),
                      over(f"{n} network", "network")) for n in theirs],
         [MultiStep(k.name, k.steps, EMULATED, times[f"{k.name} plain"], over(f"{k.name} plain", "end"),
-                   times[f"{k.name} ours"], over(f"{k.name} ours", "end")) for k in KINDS],
+                   times[f"{k.name} ours"], over(f"{k.name} ours", "end")) for k in kinds],
     )  # fmt: skip
 
 

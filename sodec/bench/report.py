@@ -29,6 +29,7 @@ def text(reports: Sequence[Json]) -> str:
         if report["growth"]:
             blocks += [growth_table(report["growth"]), *map(exponent_line, report["growth"])]
         blocks += [f"not measured: {name}: {why}" for name, why in report["not_measured"].items()]
+        blocks += [f"failed: {name}: {trace.splitlines()[-1]}" for name, trace in report.get("errors", {}).items()]
     return "\n\n".join([*blocks, summary(reports)]) + "\n"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -31,10 +32,10 @@ def many_steps(codec: Codec) -> Codec:
 def plain(codec: Codec, dtype: str = "float32", *, compiled: bool = False) -> Codec:
     """The same weights in PyTorch as it comes: contiguous NCHW memory, nothing folded; call it `without_kernels`.
 
-    UNet and latent decoder of `sd21` are diffusers' own. Raises `MissingPackageError` where that is not installed.
+    UNet and latent decoder of `sd21` are diffusers' own where that is installed.
     """
     model = read_model(codec.bundle).requires_grad_(False).eval()
-    if model.config.sizes is not None:
+    if _diffusers(codec):
         plain_diffusers.replace_parts(model)
     log_gain, alphas = model.gain.log_gain.detach().clone(), model.alphas.clone()
     model.to(device=codec.device, dtype=DTYPES[dtype]).to(memory_format=torch.contiguous_format)
@@ -55,14 +56,20 @@ def graphed(codec: Codec) -> Codec:
     return made
 
 
-def rivals(codec: Codec) -> dict[str, Callable[[], Codec]]:
+def rivals(codec: Codec, *, compiled: bool = True) -> dict[str, Callable[[], Codec]]:
     """The plain codecs for this device, by name, made when called. torch.compile is for GPUs: on two cores it lost."""
-    what = "PyTorch" if codec.model.config.sizes is None else "diffusers"
+    what = "diffusers" if _diffusers(codec) else "PyTorch"
     found = {f"plain {what}, eager, float32": lambda: plain(codec)}
     if codec.device.type == "cuda":
         found[f"plain {what}, eager, bfloat16"] = lambda: plain(codec, "bfloat16")
-        found[f"plain {what}, torch.compile, bfloat16"] = lambda: plain(codec, "bfloat16", compiled=True)
+        if compiled:
+            found[f"plain {what}, torch.compile, bfloat16"] = lambda: plain(codec, "bfloat16", compiled=True)
     return found
+
+
+def _diffusers(codec: Codec) -> bool:
+    """Whether parts of the plain codec are diffusers'."""
+    return codec.model.config.sizes is not None and importlib.util.find_spec("diffusers") is not None
 
 
 def _with(codec: Codec, model: SodecModel, dtype: torch.dtype) -> Codec:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 
 from .. import __version__
 from ..codec import Codec
-from ..errors import DeviceError
+from ..errors import SodecError
+from .ceilings import BUDGET as CEILINGS_BUDGET
 from .ceilings import Ceilings, ceilings
 from .clock import BUDGET, Timing, measure
+from .deadline import Deadline
 from .growth import QUALITY, Growth, growth
 from .machine import Machine, describe
 from .ratios import Ratios, ratios
@@ -24,7 +29,18 @@ from .scene import scene
 from .stages import Dissection, encoder
 
 SCHEMA = 1
+NEEDED = {"size": 6.0, "graphs": 3.0, "ratios": 25.0, "growth": 240.0}  # seconds on an H100, estimated
+CAPTURED_AFTER = 2  # runs of a size: warm-ups are of replays, or the capture would count as a repeat's time
+TOLD = 1500  # characters of a traceback
 Size = tuple[int, int]
+
+
+class Part(NamedTuple):
+    """What is measured in one go, and the seconds that are left at least before it is begun."""
+
+    name: str
+    seconds: float
+    measure: Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -69,6 +85,7 @@ class Report:
     ratios: Ratios | None = None
     growth: list[Growth] = field(default_factory=list)
     not_measured: dict[str, str] = field(default_factory=dict)  # and why
+    errors: dict[str, str] = field(default_factory=dict)  # what failed, and the end of its traceback
     seconds: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
@@ -83,37 +100,73 @@ def bench(
     *,
     budget: float = BUDGET,
     say: Callable[[str], None] = lambda line: None,
+    deadline: Deadline | None = None,
+    save: Callable[[Report], None] = lambda report: None,
 ) -> Report:
-    """Measures everything for one codec; `say` is told what comes next. The ratios are those of the first size.
+    """Measures everything for one codec. The ratios are those of the first size.
 
-    A size that does not fit into the GPU's memory is named in `not_measured`.
+    A part that does not fit into the GPU's memory or the time is named in `not_measured`, one that fails in `errors`;
+    the others go on.
+
+    Parameters
+    ----------
+    say
+        Told what comes next.
+    save
+        Given the report as it is after each part.
     """
     start = time.perf_counter()
+    limit = deadline or Deadline()
     device, dtype = codec.device, codec.dtype
     say("the machine's ceilings")
     report = Report(SCHEMA, __version__, codec.bundle.name, codec.bundle.fingerprint.hex(), QUALITY,
-                    describe(device, dtype), ceilings(device, dtype))  # fmt: skip
-    for width, height in sizes:
-        say(f"stages at {width}x{height}")
-        with _Fitting(report, f"{width}x{height}"):
-            report.sizes.append(one_size(codec, width, height, report.ceilings, budget))
-        if device.type == "cuda" and report.sizes:
-            with _Fitting(report, f"CUDA graphs at {width}x{height}", RuntimeError):
-                report.sizes[-1] = with_graphs(codec, report.sizes[-1], budget)
-    if sizes:
-        width, height = sizes[0]
-        say(f"ratios at {width}x{height}")
-        with _Fitting(report, "ratios"):
-            report.ratios = ratios(codec, codec.compress(scene(width, height), QUALITY), width, height, budget)
-    if growth_sizes:
-        say("time and memory from " + " to ".join("{}x{}".format(*growth_sizes[end]) for end in (0, -1)))
-        with _Fitting(report, "growth"):
-            report.growth = growth(codec, growth_sizes, torch.get_num_threads())
+                    describe(device, dtype), ceilings(device, dtype, min(budget, CEILINGS_BUDGET)))  # fmt: skip
     if device.type != "cuda":
         why = "this run was on the CPU; --device cuda" if torch.cuda.is_available() else "no CUDA device here"
         report.not_measured["GPU"] = why
-    report.seconds = time.perf_counter() - start
+    for name, needed, part in _parts(codec, sizes, growth_sizes, budget, limit, report):
+        if not limit.allows(needed):
+            report.not_measured[name] = f"{max(0, limit.left):.0f} s were left, and it takes about {needed:.0f}"
+        else:
+            say(name)
+            with _Fitting(report, name):
+                part()
+        report.seconds = time.perf_counter() - start
+        save(report)
     return report
+
+
+def _parts(
+    codec: Codec, sizes: Sequence[Size], growth_sizes: Sequence[Size], budget: float, deadline: Deadline, report: Report
+) -> Iterator[Part]:
+    """In the order of their worth."""
+
+    def stages(width: int, height: int) -> None:
+        report.sizes.append(one_size(codec, width, height, report.ceilings, budget))
+
+    def graphs(number: int) -> None:
+        report.sizes[number] = with_graphs(codec, report.sizes[number], budget)
+
+    def compared(width: int, height: int) -> None:
+        data = codec.compress(scene(width, height), QUALITY)
+        report.ratios = ratios(codec, data, width, height, budget, deadline)
+        if deadline.limited and codec.device.type == "cuda":
+            report.not_measured["the rival with torch.compile"] = "it takes minutes to compile"
+        if not report.ratios.multi_step:
+            report.not_measured["(c)"] = "too little time was left"
+
+    def grown() -> None:
+        report.growth = growth(codec, growth_sizes, torch.get_num_threads())
+
+    for number, (width, height) in enumerate(sizes):
+        yield Part(f"{width}x{height}", NEEDED["size"], partial(stages, width, height))
+        if number == 0:
+            yield Part("ratios", NEEDED["ratios"], partial(compared, width, height))
+    if codec.device.type == "cuda":  # last, since a capture that fails may leave the device in disorder
+        for number, size in enumerate(report.sizes):
+            yield Part(f"CUDA graphs at {size.width}x{size.height}", NEEDED["graphs"], partial(graphs, number))
+    if growth_sizes:
+        yield Part("growth", NEEDED["growth"], grown)
 
 
 def one_size(codec: Codec, width: int, height: int, limits: Ceilings, budget: float = BUDGET) -> SizeResult:
@@ -142,22 +195,34 @@ def one_size(codec: Codec, width: int, height: int, limits: Ceilings, budget: fl
 def with_graphs(codec: Codec, found: SizeResult, budget: float) -> SizeResult:
     """The same result with the time of the networks as CUDA graphs, which only some sizes and GPUs bear."""
     data = codec.compress(scene(found.width, found.height), QUALITY)
-    replayed = measure(Dissection(graphed(codec), data).network, codec.device, budget=budget)
+    network = Dissection(graphed(codec), data).network
+    for _ in range(CAPTURED_AFTER):
+        network()
+    replayed = measure(network, codec.device, budget=budget)
     return dataclasses.replace(found, decode_network_graphs=replayed)
 
 
 class _Fitting:
-    """Notes what the GPU's memory is too small for, or what else it may fail at, and lets the rest go on."""
+    """Notes what the GPU's memory is too small for or what else fails, and lets the rest go on."""
 
-    def __init__(self, report: Report, name: str, bearable: type[Exception] = torch.OutOfMemoryError) -> None:
-        self.report, self.name, self.bearable = report, name, (bearable, torch.OutOfMemoryError, DeviceError)
+    def __init__(self, report: Report, name: str) -> None:
+        self.report, self.name = report, name
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, self.bearable):
+        if not isinstance(error, Exception):
             return False
-        self.report.not_measured[self.name] = str(error).splitlines()[0]
-        torch.cuda.empty_cache()
+        if isinstance(error, (torch.OutOfMemoryError, SodecError)):
+            self.report.not_measured[self.name] = str(error).splitlines()[0]
+        else:
+            self.report.errors[self.name] = told(error)
+        with suppress(RuntimeError):  # where the device itself is lost
+            torch.cuda.empty_cache()
         return True
+
+
+def told(error: BaseException) -> str:
+    """The last lines of an error's traceback."""
+    return "".join(traceback.format_exception(error)).strip()[-TOLD:]

@@ -23,9 +23,14 @@ def load_model(bundle: Bundle, device: torch.device, dtype: torch.dtype) -> Prep
 
 
 def read_model(bundle: Bundle) -> SodecModel:
-    """The model as it was trained, in float32 on the CPU. `WeightsError` names tensors that are missing or misfit."""
+    """The model as it was trained, in float32, on the CPU if it is read from files.
+
+    `WeightsError` names tensors that are missing or misfit.
+    """
+    if (made := bundle.made()) is not None:
+        return made
     config = ModelConfig.from_dict(dict(bundle.config))
-    model = _empty(config)
+    model = empty(config)
     del model.scale_network  # its integers run in the native module
     arrays = bundle.tensors()
     fill(model, {name: torch.from_numpy(arrays.pop(name).astype(np.float32)) for name in list(arrays)}, bundle.folder)
@@ -45,7 +50,7 @@ def fill(model: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
     model.load_state_dict(tensors, assign=True)
 
 
-def _empty(config: ModelConfig) -> SodecModel:
+def empty(config: ModelConfig) -> SodecModel:
     """The model, its weights to be replaced."""
     if config.sizes is not None:
         with torch.device("meta"):

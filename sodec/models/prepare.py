@@ -162,8 +162,9 @@ def _fold_normalisation(vit: Dinov2) -> int:
     if not vit.normalise:
         return 0
     layer = vit.embeddings.patch_embeddings.projection
-    mean, deviation = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (MEAN, DEVIATION))
-    weight = layer.weight.double() / deviation
+    weight = layer.weight.double()
+    mean, deviation = (weight.new_tensor(values)[:, None, None] for values in (MEAN, DEVIATION))
+    weight = weight / deviation
     _add_to_bias(layer, -(weight * mean).sum((1, 2, 3)))
     layer.weight.copy_(weight)
     vit.normalise = False
@@ -172,8 +173,8 @@ def _fold_normalisation(vit: Dinov2) -> int:
 
 def _scale(layer: nn.Conv2d | nn.Linear, factor: float | Tensor, *, bias: bool = True) -> None:
     """Multiplies the outputs of `layer` by a number, or each by its own; without `bias`, its inputs by a number."""
-    factors = torch.as_tensor(factor, dtype=torch.float64)
     weight = layer.weight.double()
+    factors = torch.as_tensor(factor, dtype=torch.float64, device=weight.device)
     layer.weight.copy_(weight * factors.reshape(-1, *[1] * (weight.ndim - 1)))
     if bias and layer.bias is not None:
         layer.bias.copy_(layer.bias.double() * factors)

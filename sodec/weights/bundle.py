@@ -81,6 +81,10 @@ class Bundle:
         except KeyError as error:
             raise WeightsError(f"{self.folder / CODING_FILE} has no tensor {error.args[0]!r}") from None
 
+    def made(self) -> Any:
+        """The model, where it is not in files; None of a folder."""
+        return None
+
     @property
     def size(self) -> int:
         """Bytes of the networks' files."""

@@ -1,0 +1,104 @@
+"""benchmarks/gpu.py and gpu_kernels.py without a GPU: order, limits, and failures that must not cost the rest.
+
+pytest tests/test_gpu_command.py
+"""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from sodec.bench.deadline import Deadline
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="the benchmarks are not in the package")
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("gpu")
+
+
+@pytest.fixture
+def gpu_kernels(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("gpu_kernels")
+
+
+@pytest.fixture
+def order(gpu, monkeypatch, tmp_path):
+    """What `main` did; nothing is measured, and sd21 fails."""
+    done = []
+
+    def measured(self, name, codec, extra):
+        done.append(name)
+        if name == "sd21":
+            raise ZeroDivisionError("in sd21")
+
+    def kernels(self, part, seconds):
+        done.append(f"{part} kernels")
+        return subprocess.Popen([sys.executable, "-c", ""])
+
+    monkeypatch.setattr(gpu.Run, "measured", measured)
+    monkeypatch.setattr(gpu.Run, "kernels", kernels)
+    monkeypatch.setattr(gpu.Run, "codec", lambda self, name, weights: None)
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--rehearse", "--out", str(tmp_path), "--seconds", "500"])
+    return done
+
+
+def test_a_part_that_fails_does_not_stop_the_others(gpu, order, tmp_path, capsys):
+    assert gpu.main() == 1
+    assert order == ["check kernels", "sd21", "lite", "time kernels"]
+    assert json.loads((tmp_path / "errors.json").read_text())["sd21"].endswith("ZeroDivisionError: in sd21")
+    assert "gpu: failed: sd21\n" in capsys.readouterr().err
+
+
+def test_without_time_nothing_more_is_begun(gpu, order, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [*sys.argv[:-1], "5"])
+    assert gpu.main() == 0
+    assert order == ["check kernels"]
+    assert "gpu: lite: not measured" in capsys.readouterr().err
+
+
+def test_a_process_that_hangs_is_ended(gpu, order, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [*sys.argv[:-1], "1"])
+    options = type("Options", (), {"seconds": 1.0, "rehearse": True, "out": tmp_path})
+    run = gpu.Run(options)
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+    run.end("the test", process, -4.5)
+    assert process.returncode < 0
+    assert run.failed == ["the test"]
+
+
+class Ends:
+    """A process that reads it ends."""
+
+    def __reduce__(self):
+        return os._exit, (3,)
+
+
+def test_a_crash_costs_one_group_of_shapes(gpu_kernels, monkeypatch):
+    case = ("geglu", "77", {"n": 77, "c": 130})
+    (found,) = gpu_kernels.in_a_process(([case], torch.float32, Ends()), Deadline(60))
+    assert found == {"kernel": "geglu", "where": "77", "dtype": "float32", "wrong": "its process ended with code 3"}
+    (found,) = gpu_kernels.in_a_process(([case], torch.float32, "cpu"), Deadline(0))
+    assert "not_checked" in found
+
+
+def test_every_shape_is_in_a_group(gpu_kernels):
+    found = gpu_kernels.groups(gpu_kernels.TIMED, rehearse=False)
+    assert sum(len(group[0]) for group in found) == 3 * len(gpu_kernels.ODD) + len(gpu_kernels.TIMED)
+
+
+def test_errors_of_a_step_are_against_float64(gpu_kernels):
+    exact = gpu_kernels.written_out("affine_step", gpu_kernels.load().reference)
+    latent, noise = torch.full((1,), 0.1).double(), torch.full((1,), 0.3).double()
+    found = exact(latent, noise, 0.0047)
+    assert found.dtype == torch.float64
+    assert found.item() == pytest.approx((latent.item() - 0.9953**0.5 * noise.item()) / 0.0047**0.5, rel=1e-14)
