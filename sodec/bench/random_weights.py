@@ -17,6 +17,7 @@ from ..models.decoding import LatentDecoder
 from ..models.export import coding_of, networks_of
 from ..models.load import empty, fill
 from ..models.scale_network import ScaleNetwork
+from ..models.unet import UNet
 
 IN_MEMORY = "random"  # stands for the folder
 
@@ -31,6 +32,8 @@ def write_random_weights(folder: Path, config: ModelConfig, seed: int = 0) -> we
             last.weight.mul_(20)  # so that symbols are not all zero
         if isinstance(model.latent_decoder, LatentDecoder):  # it adds nothing before it has learnt something
             model.latent_decoder.leave.weight.normal_(std=0.1)
+        if isinstance(model.unet, UNet):  # nor does it
+            model.unet.leave.weight.normal_(std=0.1)
     return weights.write(folder, config.to_dict(), _coding(model), networks_of(model))
 
 
