@@ -95,7 +95,8 @@ def train(
     ------
     TrainingError
         An unknown stage, a budget that is not one of steps and minutes, no data, a checkpoint of another
-        configuration, a disk that is full, or a loss that is not a number: the step and the tensor are named.
+        configuration, a disk that is full, or a loss that is not a number: the step and the tensor are named. A GPU is
+        asked at every 50th step; between those, a step whose gradient is not finite changes nothing.
     """
     plan = replanned(plan_of(stage, CONFIGS[model]), learning_rate, final, lowest)
     if (steps is None) == (minutes is None):
@@ -240,6 +241,8 @@ class _Run:
         batch, values = self.gradients(x.to(device, non_blocking=True), lowest + (100 - lowest) * place)
         if device.type == "cpu" or self.step % LOG_EVERY == 0:  # asking a GPU makes it wait
             self._check(values)
+        if device.type != "cpu":  # Adam then leaves the step out by itself
+            self.optimizer.found_inf = (~torch.isfinite(values["gradient"])).float()
         self.optimizer.step()
         if self.critic is not None:
             values["critic"] = self._criticise(batch)
