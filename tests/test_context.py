@@ -12,7 +12,7 @@ from tiny import codec
 
 from sodec import symbols
 from sodec.models import CONFIGS, LITE, TINY, SodecModel
-from sodec.models.blocks import PLACE, CrossAttention, positions
+from sodec.models.blocks import PLACE, CrossAttention, positions, steady
 from sodec.models.coding import Context, first_half
 from sodec.models.load import read_model
 from sodec.tiles import Box
@@ -82,6 +82,17 @@ def test_attention_begins_at_the_tokens_around_a_pixel():
 def test_bundled_weights_are_of_the_configuration_that_is_trained():
     """Else training could not go on from them."""
     assert find("lite").config == json.loads(json.dumps(CONFIGS["lite"].to_dict()))
+
+
+def test_a_steady_layer_is_not_asked_for_constants():
+    x = torch.randn(4, 3, 5, 6, requires_grad=True)
+    wanted = torch.randn(4, 3, 5, 6) + 7.0
+    assert torch.equal(steady(x), x)
+    (steady(x) * wanted).sum().backward()
+    torch.testing.assert_close(x.grad, wanted - wanted.mean((0, 2, 3), keepdim=True))
+    flat = torch.randn(4, 5, 3, requires_grad=True)
+    (steady(flat, -1) * 7.0).sum().backward()
+    assert flat.grad.abs().max() < 1e-5
 
 
 @torch.no_grad()

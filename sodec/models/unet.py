@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import CrossAttention, Origin, ResBlock, Upsample, conv, conv_in_float32, over_channels, positions
+from .blocks import CrossAttention, Origin, ResBlock, Upsample, conv, conv_in_float32, over_channels, positions, steady
 from .coding import pad_to
 from .config import ModelConfig
 
@@ -56,7 +56,7 @@ class UNet(nn.Module):
         time = self.time_features(timestep, tokens.dtype)
         if self.token_kv is not None:
             tokens = self.token_kv(tokens)
-        x16 = self.down_16(self.enter(pad_to(latent, 4)), time)
+        x16 = self.down_16(steady(self.enter(pad_to(latent, 4))), time)
         x32 = self.down_32(self.to_32(x16), time)
         here = positions(x32, 1.0, origin)
         x32 = self.guide_32(x32, tokens, here)
@@ -104,7 +104,7 @@ class Resized(nn.Module):
         self.layer = layer
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layer(over_channels(self.norm, x))
+        return steady(self.layer(over_channels(self.norm, x)))
 
 
 def time_embedding(timestep: Tensor) -> Tensor:
