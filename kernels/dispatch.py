@@ -3,7 +3,7 @@
 The choice is, in this order: the argument `choice`, then the environment's SODEC_KERNELS, then "auto".
 
 - "auto": the kernel where it serves the input (legality.py) and was measured to beat PyTorch on this
-  architecture (launch.py, `wins`), else PyTorch. No kernel has been measured on a GPU yet: PyTorch everywhere.
+  architecture (launch.py, `wins`), else PyTorch.
 - "triton": the kernel, or a `DeviceError` that says why it can't.
 - "torch": PyTorch.
 
@@ -69,13 +69,13 @@ def _kernel(name: str, choice: str | None, device: torch.device, refuse: Callabl
 
 
 def affine_step(latent: Tensor, noise: Tensor, alpha: float, choice: str | None = None) -> Tensor:
-    """(l_t - sqrt(1 - a) eps) / sqrt(a) in float32, returned in the latent's dtype. Not measured on a GPU yet."""
+    """(l_t - sqrt(1 - a) eps) / sqrt(a) in float32, returned in the latent's dtype."""
     kernel = _kernel("affine_step", choice, latent.device, lambda: legality.affine_step(latent, noise, alpha))
     return (kernel or reference.affine_step)(latent, noise, alpha)
 
 
 def geglu(x: Tensor, choice: str | None = None) -> Tensor:
-    """h * gelu(g) with the exact GELU, (..., 2 C) to (..., C), h the first half. Not measured on a GPU yet."""
+    """h * gelu(g) with the exact GELU, (..., 2 C) to (..., C), h the first half."""
     kernel = _kernel("geglu", choice, x.device, lambda: legality.geglu(x))
     return (kernel or reference.geglu)(x)
 
@@ -84,7 +84,7 @@ def group_norm_silu(
     x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5, silu: bool = True,
     choice: str | None = None,
 ) -> Tensor:  # fmt: skip
-    """silu(GroupNorm(x)) of (B, C, H, W); the kernel wants channels_last memory. Not measured on a GPU yet."""
+    """silu(GroupNorm(x)) of (B, C, H, W); the kernel wants channels_last memory."""
     kernel = _kernel(
         "group_norm_silu", choice, x.device, lambda: legality.group_norm_silu(x, groups, weight, bias)
     )  # fmt: skip
@@ -92,18 +92,18 @@ def group_norm_silu(
 
 
 def guided_attention(q: Tensor, k: Tensor, v: Tensor, choice: str | None = None) -> Tensor:
-    """Attention of many positions q (B, N, H, D) to few tokens k, v (B, T, H, D). Not measured on a GPU yet."""
+    """Attention of many positions q (B, N, H, D) to few tokens k, v (B, T, H, D)."""
     kernel = _kernel("guided_attention", choice, q.device, lambda: legality.guided_attention(q, k, v))
     return (kernel or reference.guided_attention)(q, k, v)
 
 
 def self_attention(qkv: Tensor, choice: str | None = None) -> Tensor:
-    """Attention of packed qkv (B, N, 3, H, D), to (B, N, H, D). Not measured on a GPU yet."""
+    """Attention of packed qkv (B, N, 3, H, D), to (B, N, H, D)."""
     kernel = _kernel("self_attention", choice, qkv.device, lambda: legality.self_attention(qkv))
     return (kernel or reference.self_attention)(qkv)
 
 
 def wide_attention(q: Tensor, k: Tensor, v: Tensor, choice: str | None = None) -> Tensor:
-    """Attention with one head of up to 512 channels, q, k, v (B, N, C). Not measured on a GPU yet."""
+    """Attention with one head of up to 512 channels, q, k, v (B, N, C)."""
     kernel = _kernel("wide_attention", choice, q.device, lambda: legality.wide_attention(q, k, v))
     return (kernel or reference.wide_attention)(q, k, v)

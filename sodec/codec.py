@@ -56,7 +56,7 @@ class Codec:
     tile
         Side in pixels of what is decoded at once, a multiple of 128. Smaller ones take less memory and more time.
     cuda_graphs
-        Replays the decoder's networks as CUDA graphs, one for each size met more than once. Not tried on a GPU yet.
+        Replays the decoder's networks as CUDA graphs, one for each size met more than once.
 
     Attributes
     ----------
