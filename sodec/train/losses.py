@@ -97,16 +97,17 @@ def _off_grey(error: Tensor) -> Tensor:
 
 
 def repeats(added: Tensor, period: int = 16) -> Tensor:
-    """255^2 times what of `added` (B, C, H, W) is there again `period` pixels on, or its negative: (B,).
+    """255^2 times what blocks of period x period pixels of `added` (B, C, H, W) share, or their negatives: (B,).
 
-    Texture is no more like itself there than anywhere; a pattern of the pixel shuffles, from 1/16 up, is. ST-LPIPS
-    takes such a mesh for detail. It is looked for in windows of 16x16, since from one to the next its sign may change;
-    in a picture without room for one nothing is found.
+    Two blocks of texture are no more alike than chance has it; those of a pattern of the pixel shuffles, from 1/16 up,
+    are. ST-LPIPS takes such a mesh for detail. The mean of |covariance| over all pairs: a mesh that was looked for in
+    neighbours down and across came back along the diagonals.
     """
-    total = torch.zeros(len(added), device=added.device)
-    if min(added.shape[-2:]) < period + 16:
-        return total
-    d = 255 * added.float()
-    for here, there in ((d[:, :, :-period], d[:, :, period:]), (d[..., :-period], d[..., period:])):
-        total = total + F.avg_pool2d((here * there).mean(1, keepdim=True), 16, 8).abs().mean((1, 2, 3))
-    return total
+    height, width = (size // period * period for size in added.shape[-2:])
+    blocks = F.pixel_unshuffle(255 * added.float()[..., :height, :width], period)
+    blocks = blocks.unflatten(1, (-1, period**2)).flatten(3)  # (B, C, pixels, blocks)
+    blocks = (blocks - blocks.mean(2, keepdim=True)).flatten(1, 2)
+    count = blocks.shape[-1]
+    shared = (blocks.transpose(1, 2) @ blocks / blocks.shape[1]).abs()
+    own = shared.diagonal(dim1=1, dim2=2).sum(1)
+    return (shared.sum((1, 2)) - own) / max(1, count * (count - 1))
