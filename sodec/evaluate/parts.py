@@ -26,6 +26,7 @@ LABELS = {
     FULL: "full decoder",
     "fidelity": "fidelity picture alone",
     "no_unet": "UNet skipped (l_0 = l_t)",
+    "mean_eps": "UNet's mean everywhere",
     "zero_tokens": "tokens zeroed",
     OTHER_TOKENS: "another picture's tokens",
     "zero_content": "w zeroed",

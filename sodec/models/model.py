@@ -26,7 +26,7 @@ from .scale_network import ScaleNetwork
 from .stable_diffusion import DiffusionUNet, VaeDecoder
 from .unet import UNet
 
-VARIANTS = ("full", "fidelity", "no_unet", "zero_tokens", "zero_content")
+VARIANTS = ("full", "fidelity", "no_unet", "mean_eps", "zero_tokens", "zero_content")
 
 
 class FidelityDecoder(nn.Module):
@@ -99,7 +99,8 @@ class SodecModel(nn.Module):
         """The whole decoder: y_hat (B, Cy, h, w), z_hat (B, Cz, ceil(h/4), ceil(w/4)) to (B, 3, 16 h, 16 w) in 0..1.
 
         `variant` leaves a part out, for the table of what each is worth: "fidelity" (x_f alone), "no_unet"
-        (l_0 = l_t), "zero_tokens", "zero_content" (w = 0). `tokens` (B, T, D) replace the picture's own.
+        (l_0 = l_t), "mean_eps" (eps is its mean over the picture: what the UNet says of places is gone, what D_m is
+        used to is not), "zero_tokens", "zero_content" (w = 0). `tokens` (B, T, D) replace the picture's own.
         """
         fidelity = self.fidelity(y_hat, quality)
         if variant == "fidelity":
@@ -127,6 +128,9 @@ class SodecModel(nn.Module):
         else:
             tokens = self.guidance(fidelity, origin) if tokens is None else tokens
             l_0 = self.denoise(l_t, torch.zeros_like(tokens) if variant == "zero_tokens" else tokens, origin)
+            if variant == "mean_eps":
+                kept = self.one_step[0] * l_t.float()
+                l_0 = kept + (l_0 - kept).mean((2, 3), keepdim=True)
         return self.picture(l_0.to(y_hat.dtype), fidelity).float().clamp(0, 1)
 
     def denoise(self, l_t: Tensor, tokens: Tensor, origin: Origin = (0.0, 0.0)) -> Tensor:
