@@ -105,7 +105,7 @@ def repeats(added: Tensor, period: int = 16) -> Tensor:
     """
     height, width = (size // period * period for size in added.shape[-2:])
     blocks = F.pixel_unshuffle(255 * added.float()[..., :height, :width], period)
-    blocks = blocks.unflatten(1, (-1, period**2)).flatten(3)  # (B, C, pixels, blocks)
+    blocks = blocks.reshape(len(added), added.shape[1], period**2, -1)  # (B, C, pixels, blocks)
     blocks = (blocks - blocks.mean(2, keepdim=True)).flatten(1, 2)
     count = blocks.shape[-1]
     shared = (blocks.transpose(1, 2) @ blocks / blocks.shape[1]).abs()

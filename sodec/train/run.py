@@ -22,6 +22,7 @@ from ..models import CONFIGS
 from . import checkpoint, lora
 from .adversary import Critic, critic_loss
 from .average import Average
+from .bound import Bound
 from .data import Ahead, Crops, load_pictures
 from .export import restore
 from .gradients import Gradients
@@ -174,6 +175,8 @@ class _Run:
         self.optimizer: Any = torch.optim.Adam(parameters, plan.learning_rate, BETAS, fused=True)
         self.parameters = parameters
         self.average = Average(self.parts, ema) if ema else None
+        # a public UNet stays as its makers scaled it
+        self.bound = Bound(self.parts.model.unet) if "unet" in plan.trains and self.parts.latent_encoder else None
         self.critic: Any = None
         self.critic_optimizer: Any = None
         if plan.adversarial:
@@ -206,6 +209,8 @@ class _Run:
         if self.critic is not None:
             self.critic.load_state_dict(saved["critic"])
             self.critic_optimizer.load_state_dict(saved["critic_optimizer"])
+        if self.bound and saved["bound"]:
+            self.bound.load(saved["bound"])
         own = self.accelerator.process_index
         if own < len(saved["random"]):
             torch.set_rng_state(saved["random"][own]["torch"])
@@ -219,6 +224,7 @@ class _Run:
             checkpoint.save(self.path, {
                 "parts": self.parts.state_dict(), "optimizer": self.optimizer.state_dict(), "random": random,
                 "average": self.average.values if self.average else None, "lora": self.rank,
+                "bound": self.bound.directions if self.bound else None,
                 "critic": self.critic.state_dict() if self.critic is not None else None,
                 "critic_optimizer": self.critic_optimizer.state_dict() if self.critic is not None else None,
                 "touched": sorted(self.touched), "step": self.step, "spent": self.spent,
@@ -244,6 +250,8 @@ class _Run:
         if device.type != "cpu":  # Adam then leaves the step out by itself
             self.optimizer.found_inf = (~torch.isfinite(values["gradient"])).float()
         self.optimizer.step()
+        if self.bound:
+            self.bound.apply()
         if self.critic is not None:
             values["critic"] = self._criticise(batch)
         self.step += 1
