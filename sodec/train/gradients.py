@@ -18,9 +18,9 @@ Fill = Callable[[Tensor, Tensor], Batch]
 class Gradients:
     """The loss of a batch and its clipped gradients, left in the parameters.
 
-    Replayed, a step costs the CPU next to nothing, where eager it launches some 5,000 kernels. A loss must then make
-    its random numbers on the device, since what it draws on the CPU is drawn once, and there are no pictures to look
-    at: `Batch.decoded` is not left.
+    Replayed, a step costs the CPU next to nothing, where eager it launches thousands of kernels one by one. A loss must
+    then make its random numbers on the device, since what it draws on the CPU is drawn once, and there are no pictures
+    to look at: `Batch.decoded` is not left.
     """
 
     def __init__(

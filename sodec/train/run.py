@@ -35,7 +35,7 @@ WARM_UP_STEPS = 100
 SAVE_SECONDS = 120
 # What ST-LPIPS sees on a GPU, all of it: a corner drawn at random would be drawn once.
 PERCEIVED = {"crops": 64, "size": 512}
-CUTTERS = 8  # threads that cut crops for a GPU; each does some 800 of 192x192 a second
+CUTTERS = 8  # threads that cut crops for a GPU; one cuts about 500 of up to 192x192 a second
 # Of oneDNN, on a CPU. Crops come in four sizes, and what it compiles for all of them is more than the 1,024 that it
 # keeps by itself: compiling again at every step, the finish took 0.74 s a step in place of 0.56.
 PRIMITIVES = "8192"
