@@ -33,7 +33,7 @@ def write_random_weights(folder: Path, config: ModelConfig, seed: int = 0) -> we
         if isinstance(model.latent_decoder, LatentDecoder):  # it adds nothing before it has learnt something
             model.latent_decoder.leave.weight.normal_(std=0.1)
         if isinstance(model.unet, UNet):  # nor does it
-            model.unet.leave.weight.normal_(std=0.1)
+            model.unet.leave.reset_parameters()
     return weights.write(folder, config.to_dict(), _coding(model), networks_of(model))
 
 
