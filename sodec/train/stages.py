@@ -30,7 +30,7 @@ from .losses import (
     squared_error,
     structure,
     tint,
-)  # fmt: skip
+)
 from .parts import Parts
 
 LAMBDA_MIDDLE, QUALITY_MIDDLE = math.sqrt(LAMBDA_LOW * LAMBDA_HIGH), 50.5
@@ -103,7 +103,7 @@ def denoiser(parts: Parts, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     assert parts.latent_encoder is not None
     with torch.no_grad():
         latent = parts.latent_encoder(batch.x).float()
-    step = torch.randint(0, len(model.alphas), (len(latent),)).to(latent.device)
+    step = torch.randint(0, len(model.alphas), (len(latent),), device=latent.device)
     a = model.alphas[step][:, None, None, None]
     noise = torch.randn_like(latent)
     origin = _origin(latent.device)
