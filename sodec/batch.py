@@ -10,7 +10,7 @@ import errno
 import signal
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from itertools import islice
@@ -151,20 +151,25 @@ def _in_workers(jobs: list[Job], prepare: Callable[[], Convert], workers: int) -
     left = iter(jobs)
     # "spawn": a forked child of a process whose torch has run threads can hang.
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, (prepare,))
+    running: dict[Future[Outcome], Job] = {}
+    told = 0
+
+    def begin(count: int) -> None:
+        for job in islice(left, count):
+            running[pool.submit(_work, job)] = job
+
     try:
-        # No more than the workers can begin at once: what is submitted is finished, even after Ctrl-C.
-        running = {pool.submit(_work, job): job for job in islice(left, workers)}
+        begin(workers)  # no more than can begin at once: what is submitted is finished, even after Ctrl-C
         while running:
             for future in wait(running, return_when=FIRST_COMPLETED).done:
-                job = running.pop(future)
-                try:
-                    outcome = future.result()
-                except BrokenProcessPool:
-                    count = 1 + len(running) + sum(1 for _ in left)
-                    yield Outcome(job, error=f"a worker died, perhaps for lack of memory; {count} files are left")
-                    return
-                running |= {pool.submit(_work, job): job for job in islice(left, 1)}
+                outcome = future.result()
+                del running[future]
+                told += 1
                 yield outcome
+                begin(1)
+    except BrokenProcessPool:  # of result() or of submit(), whichever comes first after a worker has died
+        job = jobs[told]
+        yield Outcome(job, error=f"a worker died, perhaps for lack of memory; {len(jobs) - told} files are left")
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,19 @@ def test_a_worker_that_dies_is_told(jobs):
     report = batch.run(jobs("a.txt", "dies.txt", *(f"x{n}.txt" for n in range(9))), reverse, workers=2)
     assert len(report.failures) == 1
     assert "worker died" in report.failures[0]
+
+
+def test_a_worker_that_dies_between_two_files_is_told(jobs, monkeypatch):
+    class Pool(batch.ProcessPoolExecutor):
+        def submit(self, function, job):
+            if job.source.name == "c.txt":
+                raise BrokenProcessPool
+            return super().submit(function, job)
+
+    monkeypatch.setattr(batch, "ProcessPoolExecutor", Pool)
+    report = batch.run(jobs("a.txt", "b.txt", "c.txt"), reverse, workers=2)
+    assert report.done == 1
+    assert report.failures == ["a worker died, perhaps for lack of memory; 2 files are left"]
 
 
 def test_a_full_disk_ends_the_run_and_leaves_no_part(jobs, tmp_path, monkeypatch):
