@@ -15,7 +15,7 @@ reads them one after the other, and the second costs no overhead.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -26,8 +26,8 @@ from ._native import Tables
 from .errors import InvalidTableError
 
 __all__ = [
-    "SKIP", "Decoder", "Tables", "decode", "encode", "encode_sections", "gaussian_tables", "payload_info",
-    "tables_from_probabilities",
+    "SKIP", "Decoder", "Tables", "decode", "encode", "encode_sections", "gaussian_tables", "laplace_tables",
+    "payload_info", "tables_from_probabilities",
 ]  # fmt: skip
 
 SKIP = 255
@@ -156,6 +156,18 @@ def gaussian_tables(scales: Sequence[float], *, precision: int = PRECISION, tail
     InvalidTableError
         The precision is not 1..16, or there are no scales or more than 255.
     """
+    return _symmetric_tables(scales, lambda x: math.erfc(x / math.sqrt(2)), precision, tail)
+
+
+def laplace_tables(scales: Sequence[float], *, precision: int = PRECISION, tail: float | None = None) -> Tables:
+    """Tables of rounded zero-mean Laplace distributions, one per standard deviation; otherwise as `gaussian_tables`."""
+    return _symmetric_tables(scales, lambda x: math.exp(-x * math.sqrt(2)), precision, tail)
+
+
+def _symmetric_tables(
+    scales: Sequence[float], beyond: Callable[[float], float], precision: int, tail: float | None
+) -> Tables:
+    """Of a distribution of unit variance, `beyond(x)` being the probability of more than x to either side."""
     if tail is None:
         tail = 2.0**-precision
     limit = min((MAX_SYMBOLS - 2) // 2, ((1 << max(precision, 1)) - 2) // 2)
@@ -163,10 +175,10 @@ def gaussian_tables(scales: Sequence[float], *, precision: int = PRECISION, tail
     for number, scale in enumerate(scales):
         if not (math.isfinite(scale) and scale > 0):
             raise ValueError(f"scale {number} is {scale}, not a positive number")
-        beyond = [math.erfc((m + 0.5) / (scale * math.sqrt(2))) for m in range(limit + 1)]  # P(|v| > m)
-        reach = next((m for m in range(limit) if beyond[m] <= tail), limit)
-        half = [(beyond[m - 1] - beyond[m]) / 2 for m in range(1, reach + 1)]
-        probabilities.append(np.array([*reversed(half), 1 - beyond[0], *half]))
+        left = [beyond((m + 0.5) / scale) for m in range(limit + 1)]  # P(|v| > m)
+        reach = next((m for m in range(limit) if left[m] <= tail), limit)
+        half = [(left[m - 1] - left[m]) / 2 for m in range(1, reach + 1)]
+        probabilities.append(np.array([*reversed(half), 1 - left[0], *half]))
     return tables_from_probabilities(probabilities, [-(len(row) // 2) for row in probabilities], precision=precision)
 
 

@@ -11,6 +11,7 @@ import torch
 
 pytest.importorskip("compressai", reason="needs the extra 'train'")
 
+from sodec.entropy import laplace_tables
 from sodec.models import TINY
 from sodec.models.scale_network import ScaleNetwork, bounded
 from sodec.train import losses
@@ -34,7 +35,7 @@ def test_scales_come_to_follow_z_even_from_beyond_the_table(start):
     deviation = torch.tensor([0.3, 6.0])[:, None, None, None]
     for _ in range(400):
         residual = deviation * torch.randn(2, TINY.y_channels, 8, 8)
-        loss = losses.gaussian_bits(residual, network(z), TINY).mean()
+        loss = losses.laplace_bits(residual, network(z), TINY).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -43,15 +44,27 @@ def test_scales_come_to_follow_z_even_from_beyond_the_table(start):
     assert [low, high] == pytest.approx(wanted, abs=4)
 
 
-def test_gaussian_bits_are_those_of_the_tables():
-    """The density of x + noise, averaged over the noise, costs what the coder's table charges on average."""
+@pytest.mark.parametrize("index", [30, 50])
+def test_bits_are_what_the_tables_charge(index):
+    """The density of x + noise costs, averaged over the noise, what the coder's table charges for round(x + noise)."""
     torch.manual_seed(0)
-    index = 30.0
-    scale = TINY.scales[30]
-    x = torch.randn(1, 1, 200, 200) * scale
-    bits = losses.gaussian_bits(x, torch.full_like(x, index), TINY).mean() / 40_000
-    entropy = 0.5 * np.log2(2 * np.pi * np.e * (scale**2 + 1 / 12))
-    assert bits == pytest.approx(entropy, rel=0.02)
+    scale = TINY.scales[index]
+    x = scale * np.random.default_rng(0).laplace(0, 0.5**0.5, (1, 1, 300, 300)).astype(np.float32)
+    bits = losses.laplace_bits(torch.from_numpy(x), torch.full(x.shape, float(index)), TINY).mean() / x.size
+    noisy = x + np.random.default_rng(1).random(x.shape) - 0.5
+    tables = laplace_tables(TINY.scales)
+    own = slice(*tables.offsets[index : index + 2])
+    charged = -np.log2(np.diff(tables.cumulative[own]) / (1 << tables.precision))
+    place = np.clip(np.round(noisy).astype(int) - tables.minimums[index], 0, len(charged) - 1)
+    assert bits == pytest.approx(charged[place].mean(), rel=0.03)
+
+
+def test_bits_of_values_far_out_are_finite_and_pull_them_back():
+    far = torch.tensor([3e4, -3e4])[:, None, None, None].requires_grad_()
+    bits = losses.laplace_bits(far, torch.zeros_like(far), TINY)
+    bits.sum().backward()
+    assert torch.isfinite(bits).all()
+    assert (far.grad * far > 0).all()
 
 
 def test_perceptual_term_rewards_likeness():

@@ -4,6 +4,7 @@ pytest tests/test_tables.py
 """
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -25,9 +26,10 @@ def test_tables_are_made_again_from_what_they_expose():
     assert entropy.encode(symbols, indexes, again) == entropy.encode(symbols, indexes, tables)
 
 
+@pytest.mark.parametrize("make", [entropy.gaussian_tables, entropy.laplace_tables])
 @pytest.mark.parametrize("precision", [1, 2, 8, 12, 16])
-def test_gaussian_tables_are_symmetric_positive_and_complete(precision):
-    tables = entropy.gaussian_tables([0.01, 0.5, 64, 5000], precision=precision)
+def test_tables_are_symmetric_positive_and_complete(precision, make):
+    tables = make([0.01, 0.5, 64, 5000], precision=precision)
     for table in range(tables.count):
         cumulative = tables.cumulative[tables.offsets[table] : tables.offsets[table + 1]]
         frequencies = np.diff(cumulative)
@@ -37,6 +39,18 @@ def test_gaussian_tables_are_symmetric_positive_and_complete(precision):
         assert len(values) <= 4096
         assert tables.minimums[table] == -(len(values) // 2)
         assert np.abs(values - values[::-1]).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("make", "within_half"),  # P(|x| <= 1/2) of unit variance
+    [(entropy.gaussian_tables, math.erf(0.5**1.5)), (entropy.laplace_tables, 1 - math.exp(-(0.5**0.5)))],
+)
+def test_scales_are_standard_deviations(make, within_half):
+    tables = make([1.0, 20.0], precision=16)
+    small, large = (np.diff(tables.cumulative[first:last])[:-1] / (1 << 16) for first, last in pairwise(tables.offsets))
+    assert small[-tables.minimums[0]] == pytest.approx(within_half, abs=1e-4)
+    values = tables.minimums[1] + np.arange(len(large))
+    assert (large * values**2).sum() == pytest.approx(20**2, rel=0.05)  # no frequency is 0, so tails are heavier
 
 
 def test_frequencies_follow_the_probabilities():

@@ -9,7 +9,7 @@ import torch
 
 from .. import weights
 from ..container import QUALITY_STEPS
-from ..entropy import PRECISION, gaussian_tables, tables_from_probabilities
+from ..entropy import PRECISION, laplace_tables, tables_from_probabilities
 from ..errors import WeightsError
 from .model import SodecModel
 
@@ -27,7 +27,7 @@ def coding_of(model: SodecModel, probabilities: Sequence[np.ndarray], minimums: 
         z_tables=tuple(
             tables_from_probabilities(probabilities[part], minimums[part], precision=PRECISION) for part in sets
         ),
-        y_tables=gaussian_tables(model.config.scales, precision=PRECISION),
+        y_tables=laplace_tables(model.config.scales, precision=PRECISION),
         layers=[(*layer,) for layer in model.scale_network.export()],
         offsets=offsets,
     )

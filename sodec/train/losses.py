@@ -26,18 +26,20 @@ def log_linear(quality: Tensor, low: float, high: float) -> Tensor:
     return torch.exp(math.log(low) * (1 - share) + math.log(high) * share)
 
 
-def gaussian_bits(residual: Tensor, index: Tensor, config: ModelConfig) -> Tensor:
+def laplace_bits(residual: Tensor, index: Tensor, config: ModelConfig) -> Tensor:
     """Bits of round(residual) under the table at `index`, by the density of residual + uniform noise.
 
-    -log2(Phi((|x| + 1/2)/s) - Phi((|x| - 1/2)/s)) per element, elements summed per picture: (B,). The noise
-    stands for rounding (Balle et al., ICLR 2018). Below index 0 the table is SKIP; its scale is the bound.
+    -log2 of what a Laplace distribution has in x - 1/2..x + 1/2 per element, elements summed per picture: (B,). The
+    noise stands for rounding (Balle et al., ICLR 2018). Below index 0 the table is SKIP; its scale is the bound.
+
+    Laplace and not Gauss: counted over pictures, the symbols of one index are 0 in 54 of 100 cases where a Gaussian
+    of the same deviation has 43 and this has 55.
     """
     index = bounded(index, 0.0, config.scale_count - 1.0)
-    scale = config.scale_min * torch.exp(config.scale_step * index)
+    rate = math.sqrt(2) / (config.scale_min * torch.exp(config.scale_step * index))
     x = (residual + torch.rand_like(residual) - 0.5).abs()
-    upper = torch.special.ndtr((0.5 - x) / scale)
-    lower = torch.special.ndtr((-0.5 - x) / scale)
-    return -torch.log2((upper - lower).clamp_min(1e-9)).sum((1, 2, 3))
+    near = 1 - torch.exp(-rate / 2) * torch.cosh(rate * x.clamp_max(0.5))  # beyond 1/2 it falls as exp(-rate x)
+    return (rate * (x - 0.5).clamp_min(0) - torch.log(near)).sum((1, 2, 3)) / math.log(2)
 
 
 def squared_error(x: Tensor, target: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..models import ModelConfig, SodecModel
 from .latent_encoder import LatentEncoder
-from .losses import gaussian_bits
+from .losses import laplace_bits
 from .prior import bits as prior_bits
 from .prior import make_prior
 
@@ -85,7 +85,7 @@ class Parts(nn.Module):
             symbols = _straight_through(residual, torch.round(residual) * kept)
         pixels = x.shape[-2] * x.shape[-1]
         z_bpp = prior_bits(self.prior, z) / pixels
-        bpp = gaussian_bits(residual, index, config) / pixels + z_bpp
+        bpp = laplace_bits(residual, index, config) / pixels + z_bpp
         return Coded(symbols / gain + mean, z_hat, bpp, z_bpp, kept.float().mean((1, 2, 3)))
 
 
