@@ -41,8 +41,8 @@ from sodec.train.stages import CODING, DECODER, STAGES, Batch, Stage
 
 SMALL = dataclasses.replace(
     LITE, name="small", y_channels=96, z_channels=48, analysis=(24, 48, 96), hyper=64, content=32, context=64,
-    latent=16, transform=96, transform_blocks=1, fidelity=(96, 48, 24), fidelity_blocks=(2, 1, 1), vit=96, vit_depth=2,
-    tokens=96, unet=(96, 96, 96), decoder=(96, 64, 32), decoder_blocks=(2, 1, 1),
+    latent=32, transform=96, fidelity=(96, 48, 24), fidelity_blocks=(2, 1, 1), vit=96, vit_depth=2,
+    tokens=96, unet=(96, 96, 96), unet_blocks=3, decoder=(96, 64, 32), decoder_blocks=(0, 1, 1),
 )  # fmt: skip
 HIGH, TARGET, LOW = 80.0, 20.0, 1.0  # qualities whose lambda is meant: lambdas 48 and 0.29 times the target's
 JOINT = (*CODING, *DECODER)

@@ -44,9 +44,9 @@ class ModelConfig:
     hyper: int = 96  # first width of the three branches that read z; 64 after each upsampling
     content: int = 64  # w, the second synthesis of z
     context: int = 128  # width of what predicts half of y from the other; 0 is none
-    latent: int = 32  # channels of the diffusion latent, at 1/16
+    latent: int = 64  # channels of the diffusion latent, at 1/16
     transform: int = 160  # T_s
-    transform_blocks: int = 2
+    transform_blocks: int = 0
     fidelity: tuple[int, ...] = (160, 80, 40)  # widths of D_a at 1/16, 1/8, 1/4
     fidelity_blocks: tuple[int, ...] = (4, 2, 2)
     vit: int = 192
@@ -54,8 +54,9 @@ class ModelConfig:
     vit_patch: int = 16  # pixels of the half-size fidelity picture, so a token is 32 pixels of the picture
     tokens: int = 192  # D of the guidance tokens
     unet: tuple[int, ...] = (160, 192, 192)  # widths at 1/16, 1/32, 1/64
+    unet_blocks: int = 6  # on the way up at 1/16, where what lies between y_hat and D_m is worked out
     decoder: tuple[int, ...] = (160, 128, 64)  # widths of D_m at 1/16, 1/8, 1/4
-    decoder_blocks: tuple[int, ...] = (4, 3, 2)
+    decoder_blocks: tuple[int, ...] = (0, 3, 2)
     quality_anchors: int = 5  # learnt gain vectors; qualities between are log-linear
     scale_min: float = 0.12  # the table of scales: log-uniform, index 0 is not coded (SKIP)
     scale_max: float = 64.0
@@ -110,7 +111,7 @@ LITE = ModelConfig()
 TINY = ModelConfig(  # for tests: every part, seconds on one core
     name="tiny", y_channels=8, z_channels=8, analysis=(8, 8, 8), hyper=8, content=8, context=8, latent=4, transform=8,
     transform_blocks=1, fidelity=(8, 8, 8), fidelity_blocks=(1, 1, 1), vit=16, vit_depth=1, tokens=16,
-    unet=(8, 16, 16), decoder=(8, 8, 8), decoder_blocks=(1, 1, 1),
+    unet=(8, 16, 16), unet_blocks=1, decoder=(8, 8, 8), decoder_blocks=(1, 1, 1),
 )  # fmt: skip
 SD21 = ModelConfig(
     name="sd21", y_channels=220, z_channels=320, analysis=(60, 120, 240, 480, 960), hyper=320, content=220, context=0,

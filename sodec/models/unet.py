@@ -42,7 +42,7 @@ class UNet(nn.Module):
         self.up_32 = UNetBlock(b)
         self.guide_up = CrossAttention(b, config.tokens)
         self.from_32 = Resized(b, Upsample(b, a))
-        self.up_16 = nn.ModuleList(UNetBlock(a) for _ in range(2))
+        self.up_16 = nn.ModuleList(UNetBlock(a) for _ in range(config.unet_blocks))
         self.norm = nn.LayerNorm(a)
         self.leave = conv(a, config.latent)
         # It begins as no noise at all. What random layers said instead was only in the way of l_t, and the fastest way
