@@ -111,7 +111,7 @@ LITE = ModelConfig()
 TINY = ModelConfig(  # for tests: every part, seconds on one core
     name="tiny", y_channels=8, z_channels=8, analysis=(8, 8, 8), hyper=8, content=8, context=8, latent=4, transform=8,
     transform_blocks=1, fidelity=(8, 8, 8), fidelity_blocks=(1, 1, 1), vit=16, vit_depth=1, tokens=16,
-    unet=(8, 16, 16), unet_blocks=1, decoder=(8, 8, 8), decoder_blocks=(1, 1, 1),
+    unet=(8, 16, 16), unet_blocks=2, decoder=(8, 8, 8), decoder_blocks=(1, 1, 1),
 )  # fmt: skip
 SD21 = ModelConfig(
     name="sd21", y_channels=220, z_channels=320, analysis=(60, 120, 240, 480, 960), hyper=320, content=220, context=0,
