@@ -151,19 +151,19 @@ def _in_workers(jobs: list[Job], prepare: Callable[[], Convert], workers: int) -
     left = iter(jobs)
     # "spawn": a forked child of a process whose torch has run threads can hang.
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, (prepare,))
-    running: dict[Future[Outcome], Job] = {}
+    running: set[Future[Outcome]] = set()
     told = 0
 
     def begin(count: int) -> None:
         for job in islice(left, count):
-            running[pool.submit(_work, job)] = job
+            running.add(pool.submit(_work, job))
 
     try:
         begin(workers)  # no more than can begin at once: what is submitted is finished, even after Ctrl-C
         while running:
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 outcome = future.result()
-                del running[future]
+                running.remove(future)
                 told += 1
                 yield outcome
                 begin(1)
