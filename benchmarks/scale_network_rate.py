@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 
 import sodec
-from sodec import container, symbols
 from sodec.evaluate.run import find_pictures, read_picture
+from sodec.stream import container, symbols
 from sodec.train.export import restore
 
 QUALITIES = (1, 50, 100)

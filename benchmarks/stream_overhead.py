@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 
 import sodec
-from sodec import container, symbols, tiles
 from sodec.evaluate.run import find_pictures, read_picture
 from sodec.models.config import ModelConfig
+from sodec.pipeline import tiles
+from sodec.stream import container, symbols
 
 QUALITIES = (1, 25, 50, 75, 100)
 mass = np.vectorize(lambda x, s: 0.5 * (math.erf((x + 0.5) / s / 2**0.5) - math.erf((x - 0.5) / s / 2**0.5)))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 import sodec
-from sodec.engine import Coefficients
+from sodec.pipeline.engine import Coefficients
 
 
 def main(paths: Sequence[str]) -> None:

@@ -16,8 +16,9 @@ import numpy as np
 from PIL import Image
 
 import sodec
-from sodec import container, decoding, engine, tiles
-from sodec.view import checked_view
+from sodec.pipeline import decoder, engine, tiles
+from sodec.pipeline.view import checked_view
+from sodec.stream import container
 
 COLUMNS, ROWS, WIDTH, HEIGHT = 4, 4, 768, 512
 QUALITY = 13  # near 0.05 bpp
@@ -35,7 +36,7 @@ def mosaic(paths: Sequence[str]) -> np.ndarray:
 def coded(codec: sodec.Codec, rgb: np.ndarray, tile: int, halo: int) -> tuple[int, np.ndarray, float, float]:
     """Bytes, the decoded picture, and seconds of encoding and decoding."""
     height, width = rgb.shape[:2]
-    with mock.patch.object(engine, "HALO", halo), mock.patch.object(decoding, "HALO", halo):
+    with mock.patch.object(engine, "HALO", halo), mock.patch.object(decoder, "HALO", halo):
         start = time.perf_counter()
         payloads = tuple(
             codec.engine.encode(codec.engine.analyse(rgb, box), QUALITY) for box in tiles.grid(width, height, tile)
@@ -46,7 +47,7 @@ def coded(codec: sodec.Codec, rgb: np.ndarray, tile: int, halo: int) -> tuple[in
         )
         size = len(container.assemble(stream, []))
         codec.engine.tile = tile
-        decoded = decoding.decode(codec.engine, stream, checked_view("full", None, None, 1)).picture.rgb
+        decoded = decoder.decode(codec.engine, stream, checked_view("full", None, None, 1)).picture.rgb
         return size, decoded, encoded - start, time.perf_counter() - encoded
 
 

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 
 import sodec
 from sodec.cli import main as command
-from sodec.demo import PHOTO
+from sodec.files import PHOTO
 
 DOCS = Path(__file__).parent
 OUT = DOCS / "pictures"

@@ -8,9 +8,9 @@ import sys
 
 import atheris
 
-from sodec import container, info
 from sodec._native import crc32c
 from sodec.errors import SodecError
+from sodec.stream import container, info
 
 MAX_PIXELS = 1 << 20  # alpha may take a byte for each
 

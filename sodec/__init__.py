@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .pillow import register_when_imported as _register_with_pillow
+from .integrations.pillow import register_when_imported as _register_with_pillow
 
 if TYPE_CHECKING:
     from .api import compress, decompress, inspect

@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from . import container, info, symbols
 from .errors import UnknownModelError
 from .files import StreamLike, read_stream
-from .info import Info
+from .stream import container, info, symbols
+from .stream.info import Info
 from .weights import bundled_models, find_by_fingerprint
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def decompress(data: StreamLike, *, output: str = "pil", device: str = "cpu", **
 def inspect(data: StreamLike) -> Info:
     """Sizes, quality, model, and bytes by section, without torch and without decoding the picture.
 
-    Raises what `sodec.container.read` raises. Where the weights are bundled, z and y are told apart.
+    Raises what `sodec.stream.container.read` raises. Where the weights are bundled, z and y are told apart.
     """
     data = read_stream(data)
     bundle = find_by_fingerprint(container.read(data).fingerprint)
@@ -67,7 +67,7 @@ def inspect(data: StreamLike) -> Info:
         return info.inspect(data)
 
     def z_end(payload: bytes, stream: container.Stream, number: int) -> int:
-        from .tiles import grid
+        from .pipeline.tiles import grid
 
         cells = list(grid(stream.width, stream.height, 1 << stream.tile_log2))[number].cells()
         return symbols.z_end(bundle.coding, payload, cells.height, cells.width)

@@ -11,18 +11,21 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import container, memory, picture, rate
-from .decoding import TileSource, decode
-from .encoding import encode
-from .engine import Engine
+from . import picture
 from .errors import DamageWarning, DeviceError, UnknownModelError, ViewError
 from .files import StreamLike, read_stream
 from .models import SodecModel
 from .models.load import load_model, resolve_device, resolve_dtype
 from .picture import PictureLike
-from .rate import checked_quality as checked_quality
-from .tiles import TILE
-from .view import Region, checked_view
+from .pipeline import device as devices
+from .pipeline import rate
+from .pipeline.decoder import TileSource, decode
+from .pipeline.encoder import encode
+from .pipeline.engine import Engine
+from .pipeline.rate import checked_quality as checked_quality
+from .pipeline.tiles import TILE
+from .pipeline.view import Region, checked_view
+from .stream import container
 from .weights import Bundle, bundled_models, find
 from .weights.hub import located
 
@@ -94,7 +97,7 @@ class Codec:
             self.bundle = find(model, None if weights is None else located(weights))
         if cuda_graphs and self.device.type != "cuda":
             raise DeviceError(f"CUDA graphs need a CUDA device, this one is {self.device}")
-        memory.check_weights(self.bundle.size, self.device, self.dtype, self.bundle.name)
+        devices.check_weights(self.bundle.size, self.device, self.dtype, self.bundle.name)
         self.prepared = load_model(self.bundle, self.device, self.dtype)
         self.engine = Engine(
             self.prepared.model, self.bundle.coding, self.device, self.dtype, tile=tile, cuda_graphs=cuda_graphs

@@ -9,6 +9,8 @@ from typing import IO
 
 from .errors import OutputError
 
+PHOTO = Path(__file__).parent / "assets" / "budgie.png"  # of `sodec demo` and the tests
+
 StreamLike = bytes | bytearray | memoryview | str | os.PathLike[str] | IO[bytes]
 
 

@@ -12,8 +12,8 @@ from typing import IO, TYPE_CHECKING, Any, Union
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from .container import MAX_PIXELS, MAX_SIDE
 from .errors import PictureTooLargeError, UnsupportedPictureError
+from .stream.container import MAX_PIXELS, MAX_SIDE
 
 if TYPE_CHECKING:
     import torch

@@ -1,4 +1,4 @@
-"""What the workers of test_batch.py do: it is pickled by name, and imports no torch, so that they begin at once."""
+"""What the workers of test_folders.py do: it is pickled by name, and imports no torch, so that they begin at once."""
 
 import os
 

@@ -16,12 +16,12 @@ from click.testing import CliRunner
 from PIL import Image
 
 import sodec
-from sodec import cli
 from sodec.bench import ceilings, clock, growth, ratios, rivals, roofline, run, stages
 from sodec.bench.deadline import Deadline
 from sodec.bench.random_weights import drawn
 from sodec.bench.report import text
 from sodec.bench.scene import scene
+from sodec.cli import commands as cli
 from sodec.models import SD21_TINY, TINY
 from sodec.models.coding import QualityGain
 from sodec.models.load import empty

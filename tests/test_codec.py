@@ -14,8 +14,6 @@ from PIL import Image
 from tiny import codec, folder, photo, write_weights
 
 import sodec
-from sodec import container
-from sodec.decoding import TileSource
 from sodec.errors import (
     CorruptStreamError,
     DeviceError,
@@ -25,6 +23,8 @@ from sodec.errors import (
     UnknownModelError,
     UnsupportedPictureError,
 )
+from sodec.pipeline.decoder import TileSource
+from sodec.stream import container
 
 SIZES = [(1, 1), (1, 17), (2, 2), (15, 16), (16, 16), (17, 33), (63, 65), (64, 64), (129, 100), (257, 31)]
 
@@ -42,7 +42,7 @@ def test_decoder_receives_the_symbols_that_the_encoder_sent():
     picture = photo(100, 60)
     data = codec().compress(picture, 70)
     y_hat, z_hat, _ = codec().latents(data)
-    window = codec().engine.tensor(picture, sodec.tiles.Box(0, 0, 112, 64))
+    window = codec().engine.tensor(picture, sodec.pipeline.tiles.Box(0, 0, 112, 64))
     with torch.inference_mode():
         y = codec().model.analysis(window)
         z = codec().model.hyper_analysis(y).round()
@@ -161,8 +161,8 @@ def test_tiles_join_without_a_step(monkeypatch):
     """The fidelity decoder is local: with a halo beyond its reach, tiled and whole synthesis agree."""
     data = codec().compress(photo(1024, 64), 80)
     whole = codec().decompress(data, output="numpy", mode="fidelity")
-    monkeypatch.setattr("sodec.tiles.TILE", 256)
-    monkeypatch.setattr("sodec.tiles.grid.__defaults__", (256,))
+    monkeypatch.setattr("sodec.pipeline.tiles.TILE", 256)
+    monkeypatch.setattr("sodec.pipeline.tiles.grid.__defaults__", (256,))
     tiled = codec().decompress(data, output="numpy", mode="fidelity")
     assert np.abs(whole.astype(int) - tiled).max() <= 1
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sodec import container, info
 from sodec._native import crc32c
-from sodec.container import Stream
 from sodec.errors import CorruptStreamError, NewerFormatError, PictureTooLargeError, QualityError, SodecError
+from sodec.stream import container, info
+from sodec.stream.container import Stream
 
 FINGERPRINT = b"\xa1\xb2\xc3"
 

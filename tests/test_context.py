@@ -10,12 +10,12 @@ import pytest
 import torch
 from tiny import codec
 
-from sodec import symbols
 from sodec.models import CONFIGS, LITE, TINY, SodecModel
 from sodec.models.blocks import PLACE, CrossAttention, positions, steady
 from sodec.models.coding import Context, first_half
 from sodec.models.load import read_model
-from sodec.tiles import Box
+from sodec.pipeline.tiles import Box
+from sodec.stream import symbols
 from sodec.weights import find
 
 

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sodec import container, entropy, info
+from sodec import entropy
 from sodec.entropy import SKIP, Decoder, Tables, decode, encode, encode_sections
 from sodec.errors import CorruptStreamError, InvalidTableError, SodecError
+from sodec.stream import container, info
 
 LANES = [1, 2, 4, 8, 16, 32, 64]
 SCALES = [0.12 * (64 / 0.12) ** (i / 63) for i in range(64)]  # those of the shipped model

@@ -14,9 +14,9 @@ from click.testing import CliRunner
 from evaluating import curve, picture
 from PIL import Image
 
+from sodec.cli.evaluate import METRIC_NAMES, eval_command
 from sodec.errors import SodecError, UnknownModelError, UnsupportedPictureError
 from sodec.evaluate import metrics, report, run
-from sodec.evaluate.cli import METRIC_NAMES, eval_command
 
 
 @pytest.fixture

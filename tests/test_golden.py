@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import decoder as reference
 
-from sodec import _native, container, entropy
+from sodec import _native, entropy
 from sodec.errors import CorruptStreamError, NewerFormatError
+from sodec.stream import container
 
 HERE = recipes.HERE
 MODEL = json.loads((HERE / "model.json").read_text())

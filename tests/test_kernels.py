@@ -14,9 +14,9 @@ import sys
 import numpy as np
 import pytest
 import torch
-from sodec.kernels import dispatch, launch, legality, reference
 
 from sodec.errors import DeviceError
+from sodec.kernels import dispatch, launch, legality, reference
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]

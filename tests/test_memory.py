@@ -14,19 +14,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 import sodec
-from sodec import memory
 from sodec.cli import main
 from sodec.errors import DeviceError, ViewError
 from sodec.models import LITE, SD21, SodecModel
+from sodec.pipeline import device
 
 CPU = torch.device("cpu")
 
 
 def test_estimate_grows_with_pixels_and_width():
-    small = memory.decoding_bytes(SD21, torch.bfloat16, 512, 512)
-    assert memory.decoding_bytes(SD21, torch.bfloat16, 1024, 512) == 2 * small
-    assert memory.decoding_bytes(SD21, torch.float32, 512, 512) == 2 * small
-    assert memory.decoding_bytes(LITE, torch.bfloat16, 512, 512) < small / 20
+    small = device.decoding_bytes(SD21, torch.bfloat16, 512, 512)
+    assert device.decoding_bytes(SD21, torch.bfloat16, 1024, 512) == 2 * small
+    assert device.decoding_bytes(SD21, torch.float32, 512, 512) == 2 * small
+    assert device.decoding_bytes(LITE, torch.bfloat16, 512, 512) < small / 20
 
 
 class LiveTensors(TorchDispatchMode):
@@ -70,31 +70,31 @@ def test_estimate_is_what_the_widest_part_takes(config):
         with LiveTensors() as live, torch.no_grad():
             run()
         peaks.append(live.peak)
-    assert 0.6 < max(peaks) / memory.decoding_bytes(config, torch.float32, 1152, 1152) < 1.05
+    assert 0.6 < max(peaks) / device.decoding_bytes(config, torch.float32, 1152, 1152) < 1.05
 
 
 @pytest.fixture
 def little(monkeypatch):
-    monkeypatch.setattr(memory, "available", lambda device: 1_000_000_000)
+    monkeypatch.setattr(device, "available", lambda device: 1_000_000_000)
 
 
 def test_too_large_a_window_names_the_tile_that_fits(little):
     with pytest.raises(
         DeviceError, match=r"1152x1152 pixels at once with sd21 takes 4\.08 GB.*1\.00 GB free: tile=256"
     ):
-        memory.check(SD21, CPU, torch.float32, 1152, 1152)
-    memory.check(SD21, CPU, torch.float32, 256 + 128, 256 + 128)
+        device.check(SD21, CPU, torch.float32, 1152, 1152)
+    device.check(SD21, CPU, torch.float32, 256 + 128, 256 + 128)
 
 
 def test_weights_too_large_are_named(little):
     with pytest.raises(DeviceError, match=r"weights of sd21 take 4\.80 GB"):
-        memory.check_weights(2_400_000_000, CPU, torch.float32, "sd21")
+        device.check_weights(2_400_000_000, CPU, torch.float32, "sd21")
 
 
 def test_the_codec_asks(monkeypatch):
     codec = sodec.Codec(weights=folder())
     data = codec.compress(photo(100, 80))
-    monkeypatch.setattr(memory, "available", lambda device: 100)
+    monkeypatch.setattr(device, "available", lambda device: 100)
     with pytest.raises(DeviceError, match=r"no tile would fit"):
         codec.decompress(data)
     with pytest.raises(DeviceError, match="weights of tiny"):
@@ -102,7 +102,7 @@ def test_the_codec_asks(monkeypatch):
 
 
 def test_what_is_free_is_known_here():
-    free = memory.available(CPU)
+    free = device.available(CPU)
     assert free is None or free > 0
 
 

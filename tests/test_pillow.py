@@ -83,7 +83,7 @@ def test_either_may_be_imported_first(tmp_path, first):
         f"import sys; {first}; image = Image.open('a.sodec'); "
         "assert image.format == 'SODEC'; assert 'torch' not in sys.modules; "
         "assert Image.__spec__.loader.get_source('PIL.Image'); "
-        "assert not any(type(finder).__module__ == 'sodec.pillow' for finder in sys.meta_path)"
+        "assert not any(type(finder).__module__ == 'sodec.integrations.pillow' for finder in sys.meta_path)"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=tmp_path)
 

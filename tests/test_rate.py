@@ -8,9 +8,9 @@ import pytest
 from tiny import codec, photo
 
 import sodec
-from sodec import rate
 from sodec.errors import TargetError
-from sodec.tiles import grid
+from sodec.pipeline import rate
+from sodec.pipeline.tiles import grid
 
 PICTURE = photo(512, 384)
 

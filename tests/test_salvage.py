@@ -11,8 +11,9 @@ import pytest
 import torch
 from tiny import codec, photo
 
-from sodec import conceal, container
 from sodec.errors import CorruptStreamError, DamageWarning, SodecError
+from sodec.pipeline import decoder
+from sodec.stream import container
 
 WIDTH, HEIGHT = 2100, 1090  # 3 x 2 tiles
 LAST = (2048, 1024, 52, 66)
@@ -127,13 +128,13 @@ def test_a_lost_alpha_is_told_and_the_picture_is_opaque():
 
 def test_the_filling_runs_from_edge_to_edge():
     left, right = torch.full((1, 2, 6, 3), 1.0), torch.full((1, 2, 6, 3), 5.0)
-    filled = conceal.fill(6, 9, {"left": left, "right": right})
+    filled = decoder.fill(6, 9, {"left": left, "right": right})
     assert filled.shape == (1, 2, 6, 9)
     assert (filled.diff(dim=-1) > 0).all()
     assert filled[0, 0, 0, 4] == 3
     assert 1 < filled[..., 0].max() < 1.5
     top = torch.arange(9.0).expand(1, 2, 4, 9)
-    torch.testing.assert_close(conceal.fill(6, 9, {"top": top}), torch.arange(9.0).expand(1, 2, 6, 9))
+    torch.testing.assert_close(decoder.fill(6, 9, {"top": top}), torch.arange(9.0).expand(1, 2, 6, 9))
 
 
 def test_whatever_is_altered_gives_a_picture_or_our_error():

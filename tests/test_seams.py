@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from tiny import codec, photo
 
-from sodec.decoding import TileSource
-from sodec.tiles import BLEND, CELL, TILE
+from sodec.pipeline.decoder import TileSource
+from sodec.pipeline.tiles import BLEND, CELL, TILE
 
 
 def smooth(width, height):
@@ -43,8 +43,8 @@ def test_no_step_at_a_border_is_larger_than_elsewhere(make, mode, axis):
 
 def test_the_test_above_sees_a_step(monkeypatch):
     """With tiles set side by side and a decoder that adds another brightness to each, it must fail."""
-    monkeypatch.setattr("sodec.tiles.BLEND", 1)
-    monkeypatch.setattr("sodec.decoding.BLEND", 1)
+    monkeypatch.setattr("sodec.pipeline.tiles.BLEND", 1)
+    monkeypatch.setattr("sodec.pipeline.decoder.BLEND", 1)
     synthesise, tile = codec().engine.synthesise, []
 
     def brighter(*arguments):

@@ -6,8 +6,8 @@ pytest tests/test_tiles.py
 import numpy as np
 import pytest
 
-from sodec import tiles
-from sodec.tiles import BLEND, HALO, Box
+from sodec.pipeline import tiles
+from sodec.pipeline.tiles import BLEND, HALO, Box
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1024, 1024), (1025, 3), (2048, 1030), (3001, 2050)])

@@ -22,10 +22,10 @@ pytest.importorskip("compressai", reason="needs the extra 'train'")
 
 import sodec
 from sodec.cli import main
-from sodec.container import read
 from sodec.errors import TrainingError
 from sodec.models import SD21_TINY, TINY, SodecModel
 from sodec.models.export import TRAINING_FILE
+from sodec.stream.container import read
 from sodec.train import losses
 from sodec.train.average import Average
 from sodec.train.checkpoint import parts_of

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from tiny import codec, photo
 
-from sodec import symbols
 from sodec.errors import SodecError, ViewError
+from sodec.stream import symbols
 
 WIDTH, HEIGHT = 2100, 1090  # 3 x 2 tiles
 
@@ -64,7 +64,7 @@ def test_a_region_decodes_the_tiles_that_reach_into_it(monkeypatch, region, synt
         return call
 
     monkeypatch.setattr(codec().engine, "synthesise", counting("synthesised", synthesise))
-    monkeypatch.setattr("sodec.decoding.symbols.decode", counting("read", decode))
+    monkeypatch.setattr("sodec.pipeline.decoder.symbols.decode", counting("read", decode))
     codec().decompress(stream(), region=region)
     assert count == {"synthesised": synthesised, "read": read}
 

@@ -132,7 +132,7 @@ def _run(order: dict[str, Any]) -> dict[str, Any]:
 
     import torch
 
-    from .. import container
+    from ..stream import container
     from .clock import measure
 
     imports = _peak()

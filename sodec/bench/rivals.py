@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ..codec import Codec
-from ..engine import Engine
 from ..models import SodecModel
 from ..models.load import DTYPES, read_model
 from ..models.prepare import prepare
+from ..pipeline.engine import Engine
 from . import plain_diffusers
 
 # The last module of each UNet's encoder half, its middle included, which is what a control branch copies.

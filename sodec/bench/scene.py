@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from ..demo import PHOTO
+from ..files import PHOTO
 
 
 def scene(width: int, height: int) -> np.ndarray:

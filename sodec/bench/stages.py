@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import container, tiles
 from ..codec import Codec
-from ..decoding import TileSource, side_by_side
-from ..tiles import HALO, Box
+from ..pipeline import tiles
+from ..pipeline.decoder import TileSource, side_by_side
+from ..pipeline.tiles import HALO, Box
+from ..stream import container
 
 NAMES = ("entropy", "dequantisation", "fidelity", "ViT", "transformation", "UNet", "latent decoder")
 SETTING = "SODEC_KERNELS"  # of kernels.dispatch

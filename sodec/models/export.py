@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from .. import weights
-from ..container import QUALITY_STEPS
 from ..entropy import PRECISION, laplace_tables, tables_from_probabilities
 from ..errors import WeightsError
+from ..stream.container import QUALITY_STEPS
 from .model import SodecModel
 
 MAX_TABLES = 255  # in a set

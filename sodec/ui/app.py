@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from starlette.middleware import Middleware
 
-from ..demo import PHOTO
+from ..files import PHOTO
 from ..pages import divider
 from ..pages.render import render
 from .csp import OwnOriginOnly

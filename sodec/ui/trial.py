@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from .. import container, picture
+from .. import picture
 from ..errors import PictureTooLargeError, UnsupportedPictureError
 from ..evaluate.codecs import ImageCodec, rival
 from ..evaluate.metrics import ms_ssim, psnr
 from ..evaluate.optional import MissingPackageError
 from ..evaluate.sheet import nearest
+from ..stream import container
 
 if TYPE_CHECKING:
     from ..codec import Codec

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sodec import _native, container, entropy
+from sodec import _native, entropy
 from sodec._native import crc32c
+from sodec.stream import container
 
 HERE = Path(__file__).parent
 FINGERPRINT = b"\x01\x02\x03"

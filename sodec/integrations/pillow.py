@@ -80,7 +80,7 @@ def _open(file: IO[bytes], name: str | bytes) -> Any:
 
 def _save(image: Image.Image, file: IO[bytes], name: str | bytes) -> None:
     """Options of `Image.save`: those of `sodec.compress`."""
-    from .api import compress
+    from ..api import compress
 
     options = {key: image.encoderinfo[key] for key in SAVE_OPTIONS if key in image.encoderinfo}
     file.write(compress(image, **options))

@@ -43,8 +43,8 @@ def ui_command(
     import torch
 
     from ..codec import Codec
-    from .app import served
-    from .trial import Limits
+    from ..ui.app import served
+    from ..ui.trial import Limits
 
     if threads:
         torch.set_num_threads(threads)

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from . import picture
+from .. import picture
+from ..files import PHOTO
 
 if TYPE_CHECKING:
-    from .codec import Codec
-
-PHOTO = Path(__file__).parent / "assets" / "budgie.png"
+    from ..codec import Codec
 
 
 def run_demo(
@@ -59,7 +58,7 @@ def _listed(times: dict[str, float]) -> str:
 
 
 def _metrics(a: np.ndarray, b: np.ndarray) -> str:
-    from .evaluate.metrics import ms_ssim, psnr
+    from ..evaluate.metrics import ms_ssim, psnr
 
     decibels = f"PSNR {psnr(a, b):.2f} dB"
     try:

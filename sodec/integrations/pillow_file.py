@@ -6,10 +6,10 @@ from typing import Any
 
 from PIL import Image, ImageFile
 
-from . import container
-from .container import Header
-from .errors import CorruptStreamError
-from .view import SCALES
+from ..errors import CorruptStreamError
+from ..pipeline.view import SCALES
+from ..stream import container
+from ..stream.container import Header
 
 MODES = {(False, False): "RGB", (True, False): "L", (False, True): "RGBA", (True, True): "LA"}  # grey, alpha
 
@@ -44,7 +44,7 @@ class SodecImageFile(ImageFile.ImageFile):
     def load(self) -> Any:
         """Decodes the picture, once."""
         if not self._decoded:
-            from .api import decompress
+            from ..api import decompress
 
             assert self.fp is not None
             self.fp.seek(0)

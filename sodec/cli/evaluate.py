@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from .compare import Comparison
-    from .metrics import Metric
-    from .parts import Part
-    from .run import Evaluation
+    from ..evaluate.compare import Comparison
+    from ..evaluate.metrics import Metric
+    from ..evaluate.parts import Part
+    from ..evaluate.run import Evaluation
 
 # As in metrics.py, whose import would bring in what the command line must not wait for.
 METRIC_NAMES = ("psnr", "ms_ssim", "ssimulacra2", "st_lpips", "lpips_alex", "lpips_vgg", "dists", "grid")
@@ -87,9 +87,9 @@ def eval_command(
     import torch
 
     from ..errors import UnknownModelError, UnsupportedPictureError
-    from . import codecs, report, run
-    from .features import load_features
-    from .metrics import available
+    from ..evaluate import codecs, report, run
+    from ..evaluate.features import load_features
+    from ..evaluate.metrics import available
 
     torch.set_num_threads(threads)
     if out is not None:
@@ -141,9 +141,9 @@ def _write_page(
     metrics: Sequence[Metric],
 ) -> None:  # fmt: skip
     """The pictures `shown` are compared at the lowest and the middle one of sodec's qualities."""
+    from ..evaluate.compare import compare_files
+    from ..evaluate.html import evaluation_page
     from ..files import write_file
-    from .compare import compare_files
-    from .html import evaluation_page
 
     comparisons: list[Comparison] = []
     if shown:
@@ -157,14 +157,14 @@ def _codecs(reuse: Path | None) -> set[str]:
     """Names of the codecs in an earlier run's rows, but for sodec itself."""
     if reuse is None:
         return set()
-    from .run import read_json
+    from ..evaluate.run import read_json
 
     return {row.codec for row in read_json(reuse).rows if not row.codec.startswith("sodec")}
 
 
 def _add(result: Evaluation, reuse: Path) -> None:
     """Rows of an earlier run for the pictures of this one; pictures that it lacks are said to be missing."""
-    from .run import read_json
+    from ..evaluate.run import read_json
 
     names = {row.picture for row in result.rows}
     earlier = [row for row in read_json(reuse).rows if row.picture in names and not row.codec.startswith("sodec")]
@@ -176,8 +176,8 @@ def _add(result: Evaluation, reuse: Path) -> None:
 
 def _frechet(tested: Sequence[Any], paths: Sequence[Path], features: tuple[str, Any], out: Path | None) -> str:
     """The table of Frechet distances; frechet.json in `out`."""
-    from . import frechet
-    from .run import read_picture
+    from ..evaluate import frechet
+    from ..evaluate.run import read_picture
 
     network, function = features
     found = frechet.distances(tested, map(read_picture, paths), function, network)
@@ -188,8 +188,8 @@ def _frechet(tested: Sequence[Any], paths: Sequence[Path], features: tuple[str, 
 
 def _parts(codec: Any, paths: Sequence[Path], metrics: Sequence[Any], qualities: Sequence[float]) -> list[Part]:
     """The table at the lowest, the middle and the highest of the qualities."""
-    from .parts import evaluate_parts
-    from .run import read_picture
+    from ..evaluate.parts import evaluate_parts
+    from ..evaluate.run import read_picture
 
     three = sorted({min(qualities), sorted(qualities)[len(qualities) // 2], max(qualities)})
     return evaluate_parts(codec.codec, {str(path): read_picture(path) for path in paths}, metrics, three)

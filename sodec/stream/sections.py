@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from .errors import CorruptStreamError
+from ..errors import CorruptStreamError
 
 ALPHA = 1
 METADATA = {"exif": 2, "icc": 3, "xmp": 4}

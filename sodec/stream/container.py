@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from .._native import crc32c
+from ..errors import CorruptStreamError, NewerFormatError, PictureTooLargeError, QualityError
 from . import sections
-from ._native import crc32c
-from .errors import CorruptStreamError, NewerFormatError, PictureTooLargeError, QualityError
 
 MAGIC = b"\x9esd"  # not ASCII, not valid UTF-8: a text file never looks like a stream
 VERSION = 1

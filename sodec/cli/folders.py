@@ -18,8 +18,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
-from .errors import SodecError
-from .files import write_file
+from ..errors import SodecError
+from ..files import write_file
 
 Convert = Callable[[Path], bytes]
 

@@ -8,8 +8,8 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from .container import QUALITY_STEPS
-from .errors import QualityError, TargetError
+from ..errors import QualityError, TargetError
+from ..stream.container import QUALITY_STEPS
 
 DEFAULT_QUALITY = 50
 MAX_PASSES = 8

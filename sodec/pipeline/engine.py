@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import memory, symbols
-from .models import SodecModel
-from .models.coding import first_half
-from .models.graphs import GraphedDecoder
+from ..models import SodecModel
+from ..models.coding import first_half
+from ..models.graphs import GraphedDecoder
+from ..stream import symbols
+from ..weights import Coding
+from . import device
 from .tiles import CELL, HALO, TILE, Box, padded
-from .weights import Coding
 
 MAX_SYMBOL = 32767
 
@@ -125,7 +126,7 @@ class Engine:
         """
         at = torch.tensor([quality], device=self.device)
         y_hat = features.y_hat.to(self.dtype)
-        memory.check(self.model.config, self.device, self.dtype, CELL * y_hat.shape[-2], CELL * y_hat.shape[-1])
+        device.check(self.model.config, self.device, self.dtype, CELL * y_hat.shape[-2], CELL * y_hat.shape[-1])
         if self.graphed is not None and fidelity < 1:
             assert features.w is not None
             with self.stage("networks"):

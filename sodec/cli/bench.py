@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from .run import Report
+    from ..bench.run import Report
 
 Sizes = list[tuple[int, int]]
 
@@ -68,9 +68,9 @@ def bench_command(
       sodec bench --device cuda --json gpu.json
       sodec bench --from lite.json --from gpu.json          side by side
     """
+    from ..bench.chart import chart
+    from ..bench.report import text
     from ..evaluate.optional import require
-    from .chart import chart
-    from .report import text
 
     if chart_file is not None:
         require("matplotlib", "the chart")
@@ -90,8 +90,8 @@ def _measured(
 ) -> Report:  # fmt: skip
     import torch
 
+    from ..bench.run import bench
     from ..codec import Codec
-    from .run import bench
 
     if threads:
         torch.set_num_threads(threads)
@@ -100,8 +100,8 @@ def _measured(
 
 
 def _read(path: Path) -> dict[str, Any]:
+    from ..bench.run import SCHEMA
     from ..errors import SodecError
-    from .run import SCHEMA
 
     try:
         report = json.loads(path.read_text(encoding="utf-8"))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from . import container, rate, sections, tiles
-from .container import Stream
+from ..picture import Picture
+from ..stream import container, sections
+from ..stream.container import Stream
+from . import rate, tiles
 from .engine import Coefficients, Engine
-from .picture import Picture
 
 Progress = Callable[[float], None]
 

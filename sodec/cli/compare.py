@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .cli import METRIC_NAMES, listed
+from .evaluate import METRIC_NAMES, listed
 
 
 @click.command("compare")
@@ -41,11 +41,11 @@ def compare_command(
       sodec compare holiday -o report.html --against avif,webp,jpeg -q 5,25,75
     """
     from ..errors import OutputError
+    from ..evaluate import codecs, report, run
+    from ..evaluate.compare import compare_files
+    from ..evaluate.html import comparison_page
+    from ..evaluate.metrics import available
     from ..files import write_file
-    from . import codecs, report, run
-    from .compare import compare_files
-    from .html import comparison_page
-    from .metrics import available
 
     if not output.parent.is_dir():
         raise OutputError(f"{output} can't be written: there is no folder {output.parent}")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ..entropy import payload_info
 from . import sections
 from .container import CHECK_BYTES, MAX_PIXELS, Stream, parse
-from .entropy import payload_info
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .errors import ViewError
+from ..errors import ViewError
 from .tiles import Box
 
 MODES = ("full", "fidelity")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import entropy
+from .. import entropy
+from ..errors import WeightsError
+from ..weights import Coding
 from .container import QUALITY_STEPS
-from .errors import WeightsError
-from .weights import Coding
 
 SKIP = 255  # the table index that codes nothing
 LOWEST = 1  # quality

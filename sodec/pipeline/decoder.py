@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
@@ -11,18 +11,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import symbols, tiles
-from .conceal import SIDES, fill
-from .container import Stream
+from ..errors import CorruptStreamError
+from ..picture import Picture
+from ..stream import symbols
+from ..stream.container import Stream
+from . import tiles
 from .engine import Engine, Features
-from .errors import CorruptStreamError
-from .picture import Picture
 from .tiles import BLEND, HALO, Box
 from .view import Region, View
 
 Symbols = tuple[np.ndarray, np.ndarray]
 Progress = Callable[[float], None]
 T = TypeVar("T")
+
+# What is next to a tile: steps down and right in the grid, and the row or column of the neighbour that touches it.
+SIDES = {"top": (-1, 0), "bottom": (1, 0), "left": (0, -1), "right": (0, 1)}
 
 
 class Decoded(NamedTuple):
@@ -235,3 +238,19 @@ def side_by_side(one: Callable[[int], T], numbers: list[int]) -> list[T]:
         return [one(n) for n in numbers]
     with ThreadPoolExecutor() as pool:
         return list(pool.map(one, numbers))
+
+
+def fill(height: int, width: int, neighbours: Mapping[str, Tensor]) -> Tensor:
+    """(1, C, height, width) from at least one neighbour, (1, C, h, w) by the side of `SIDES` that it lies on."""
+    rows = torch.arange(1, height + 1, dtype=torch.float32)[:, None].expand(height, width)
+    columns = torch.arange(1, width + 1, dtype=torch.float32)[None].expand(height, width)
+    distance = {"top": rows, "bottom": height + 1 - rows, "left": columns, "right": width + 1 - columns}
+    edge = {"top": (slice(-1, None), slice(None)), "bottom": (slice(0, 1), slice(None)),
+            "left": (slice(None), slice(-1, None)), "right": (slice(None), slice(0, 1))}  # fmt: skip
+    total = weights = torch.zeros(())
+    for side, tensor in neighbours.items():
+        down, across = edge[side]
+        weight = (1 / distance[side]).to(tensor.device)
+        total = total.to(tensor.device) + weight * tensor[..., down, across].float()
+        weights = weights.to(tensor.device) + weight
+    return (total / weights).to(next(iter(neighbours.values())).dtype)

@@ -15,16 +15,17 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from . import __version__, batch
-from .bench.cli import bench_command
-from .errors import OutputError, SodecError, UnsupportedPictureError, ViewError
-from .evaluate.cli import eval_command
-from .evaluate.compare_cli import compare_command
-from .files import write_file
-from .ui.cli import ui_command
+from .. import __version__
+from ..errors import OutputError, SodecError, UnsupportedPictureError, ViewError
+from ..files import write_file
+from . import folders
+from .bench import bench_command
+from .compare import compare_command
+from .evaluate import eval_command
+from .ui import ui_command
 
 if TYPE_CHECKING:
-    from .codec import Codec
+    from ..codec import Codec
 
 STREAMS = {".sodec"}
 
@@ -114,7 +115,7 @@ def compress(
       sodec compress holiday -o small -q 20 -r --workers 4 every picture of a folder
       cat photo.jpg | sodec compress - -o - > photo.sodec
     """
-    from .picture import SUFFIXES
+    from ..picture import SUFFIXES
 
     _check_rate(options["quality"], options["target_bpp"], options["max_bytes"])
     prepare = functools.partial(_compressor, workers, _model_of(options), **options)
@@ -148,7 +149,7 @@ def decompress(
     """
     from PIL import Image
 
-    from .view import checked_view
+    from ..pipeline.view import checked_view
 
     checked_view(options["mode"], options["fidelity"], options["region"])
     Image.init()
@@ -166,7 +167,7 @@ def decompress(
 @click.argument("streams", type=PathArgument, nargs=-1, required=True)
 def info(streams: tuple[Path, ...]) -> None:
     """Show what the bytes of .sodec streams are spent on. Decodes no picture and needs no torch."""
-    from .api import inspect
+    from ..api import inspect
 
     for path in streams:
         found = inspect(path.read_bytes())
@@ -201,7 +202,7 @@ def demo(picture: Path | None, output: Path, quality: float, **model: Any) -> No
 def train(arguments: tuple[str, ...]) -> None:
     """Train a model, stage by stage (extra: train). `sodec train --help` lists the stages."""
     _need("train", "compressai")
-    from .train.__main__ import main as run
+    from ..train.__main__ import main as run
 
     run(list(arguments))
 
@@ -212,7 +213,7 @@ def train(arguments: tuple[str, ...]) -> None:
 def export(checkpoint: Path, folder: Path) -> None:
     """Write a checkpoint of training as a FOLDER of weights, for --weights (extra: train)."""
     _need("train", "compressai")
-    from .train.export import export as write
+    from ..train.export import export as write
 
     bundle = write(checkpoint, folder)
     click.echo(f"{folder}: model {bundle.name}, weights {bundle.fingerprint.hex()}")
@@ -235,7 +236,7 @@ def init(model: str, output: Path, **options: Any) -> None:
       sodec init sd21 --unet stable-diffusion-2-1-base --vit dinov2-base -o start
       sodec train compression --model sd21 --start start --data pictures --out run --steps 100000
     """
-    from .models.start import start
+    from ..models.start import start
 
     bundle = start(output, **{name: value for name, value in options.items() if value is not None}, base=model)
     click.echo(f"{output}: model {bundle.name}, weights {bundle.fingerprint.hex()}, untrained")
@@ -252,7 +253,7 @@ def _codec(
 ) -> Codec:
     import torch
 
-    from .codec import Codec
+    from ..codec import Codec
 
     if threads or workers > 1:
         torch.set_num_threads(threads or max(1, torch.get_num_threads() // workers))
@@ -264,7 +265,7 @@ def _model_of(options: dict[str, Any]) -> dict[str, Any]:
     return {name: options.pop(name) for name in ("model", "weights", "device", "dtype", "threads", "tile")}
 
 
-def _compressor(workers: int, model: dict[str, Any], show: bool = False, **options: Any) -> batch.Convert:
+def _compressor(workers: int, model: dict[str, Any], show: bool = False, **options: Any) -> folders.Convert:
     """A file to a stream; made in each worker. `show` its progress."""
     codec = _codec(**model, workers=workers)
 
@@ -276,7 +277,9 @@ def _compressor(workers: int, model: dict[str, Any], show: bool = False, **optio
     return one
 
 
-def _decompressor(workers: int, model: dict[str, Any], kind: str, show: bool = False, **options: Any) -> batch.Convert:
+def _decompressor(
+    workers: int, model: dict[str, Any], kind: str, show: bool = False, **options: Any
+) -> folders.Convert:
     """A stream to a file of the format `kind`; made in each worker. `show` its progress."""
     codec = _codec(**model, workers=workers)
 
@@ -316,7 +319,7 @@ def _is_single(inputs: Sequence[Path], output: Path) -> bool:
 
 def _convert(
     inputs: Sequence[Path], output: Path, suffixes: set[str], suffix: str,
-    prepare: functools.partial[batch.Convert], recursive: bool, workers: int, overwrite: bool,
+    prepare: functools.partial[folders.Convert], recursive: bool, workers: int, overwrite: bool,
 ) -> None:  # fmt: skip
     """One file, or every file of folders; several go on past bad ones and report them at the end."""
     if _is_single(inputs, output):
@@ -332,23 +335,23 @@ def _convert(
         raise OutputError("standard input and output hold one picture; give a folder for several")
     from tqdm import tqdm
 
-    jobs = list(batch.find_jobs(inputs, output, suffixes, suffix, recursive))
+    jobs = list(folders.find_jobs(inputs, output, suffixes, suffix, recursive))
     if not jobs:
         raise UnsupportedPictureError(f"no files of {', '.join(sorted(suffixes))} in {', '.join(map(str, inputs))}")
     start = time.perf_counter()
     with tqdm(total=len(jobs), unit="picture", disable=None) as bar:
 
-        def tell(outcome: batch.Outcome, report: batch.Report) -> None:
+        def tell(outcome: folders.Outcome, report: folders.Report) -> None:
             bar.update(report.skipped + report.done + len(report.failures) - bar.n)
             bar.set_postfix_str(f"{_size(report.read)} to {_size(report.written)}")
             for message in outcome.warnings:
                 bar.write(f"sodec: warning: {outcome.job.source}: {message}", file=sys.stderr)
 
-        report = batch.run(jobs, prepare, workers=workers, overwrite=overwrite, tell=tell)
+        report = folders.run(jobs, prepare, workers=workers, overwrite=overwrite, tell=tell)
     _summarise(report, len(jobs), time.perf_counter() - start)
 
 
-def _summarise(report: batch.Report, count: int, seconds: float) -> None:
+def _summarise(report: folders.Report, count: int, seconds: float) -> None:
     for failure in report.failures:
         click.echo(f"sodec: {failure}", err=True)
     skipped = f"; {report.skipped} were there already (--overwrite makes them again)" if report.skipped else ""
@@ -368,7 +371,7 @@ def _size(count: float) -> str:
 
 def _check_rate(quality: float | None, target_bpp: float | None, max_bytes: int | None) -> None:
     """What is wrong with the command is said once, not of each file."""
-    from .rate import check_wish
+    from ..pipeline.rate import check_wish
 
     check_wish(quality, target_bpp, max_bytes)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from .errors import DeviceError
-from .models import ModelConfig
+from ..errors import DeviceError
+from ..models import ModelConfig
 from .tiles import HALO
 
 TILES = (1024, 512, 256, 128)

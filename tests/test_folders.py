@@ -1,6 +1,6 @@
 """Folders: what is done is skipped, what fails is told, and no run leaves half a file, however it ends.
 
-pytest tests/test_batch.py
+pytest tests/test_folders.py
 """
 
 import errno
@@ -17,8 +17,9 @@ from PIL import Image
 from reversing import reverse
 from tiny import folder, photo
 
-from sodec import batch, files
-from sodec.batch import Job, Outcome
+from sodec import files
+from sodec.cli import folders
+from sodec.cli.folders import Job, Outcome
 from sodec.errors import OutputError
 
 
@@ -28,7 +29,7 @@ def jobs(tmp_path):
         (tmp_path / "in").mkdir(exist_ok=True)
         for name in names:
             (tmp_path / "in" / name).write_text(name)
-        return list(batch.find_jobs([tmp_path / "in"], tmp_path / "out", {".txt", ".md"}, ".rev", True))
+        return list(folders.find_jobs([tmp_path / "in"], tmp_path / "out", {".txt", ".md"}, ".rev", True))
 
     return make
 
@@ -39,7 +40,7 @@ def names(path):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_bad_files_are_told_and_the_others_made(jobs, tmp_path, workers):
-    report = batch.run(jobs("a.txt", "bad.txt", "bug.txt", "z.txt"), reverse, workers=workers)
+    report = folders.run(jobs("a.txt", "bad.txt", "bug.txt", "z.txt"), reverse, workers=workers)
     assert names(tmp_path / "out") == ["a.rev", "z.rev"]
     assert (tmp_path / "out" / "a.rev").read_text() == "txt.a"
     assert (report.done, report.read, report.written) == (2, 10, 10)
@@ -49,17 +50,17 @@ def test_bad_files_are_told_and_the_others_made(jobs, tmp_path, workers):
 
 
 def test_what_is_done_is_skipped(jobs, tmp_path):
-    batch.run(jobs("a.txt"), reverse)
+    folders.run(jobs("a.txt"), reverse)
     (tmp_path / "out" / "a.rev").write_text("mine")
-    report = batch.run(jobs("a.txt", "b.txt"), reverse)
+    report = folders.run(jobs("a.txt", "b.txt"), reverse)
     assert (report.done, report.skipped) == (1, 1)
     assert (tmp_path / "out" / "a.rev").read_text() == "mine"
-    assert batch.run(jobs(), reverse, overwrite=True).done == 2
+    assert folders.run(jobs(), reverse, overwrite=True).done == 2
     assert (tmp_path / "out" / "a.rev").read_text() == "txt.a"
 
 
 def test_two_files_never_become_one(jobs):
-    report = batch.run(jobs("a.md", "a.txt"), reverse)
+    report = folders.run(jobs("a.md", "a.txt"), reverse)
     assert report.done == 1
     assert len(report.failures) == 1
     assert "a.txt" in report.failures[0]
@@ -67,20 +68,20 @@ def test_two_files_never_become_one(jobs):
 
 
 def test_a_worker_that_dies_is_told(jobs):
-    report = batch.run(jobs("a.txt", "dies.txt", *(f"x{n}.txt" for n in range(9))), reverse, workers=2)
+    report = folders.run(jobs("a.txt", "dies.txt", *(f"x{n}.txt" for n in range(9))), reverse, workers=2)
     assert len(report.failures) == 1
     assert "worker died" in report.failures[0]
 
 
 def test_a_worker_that_dies_between_two_files_is_told(jobs, monkeypatch):
-    class Pool(batch.ProcessPoolExecutor):
+    class Pool(folders.ProcessPoolExecutor):
         def submit(self, function, job):
             if job.source.name == "c.txt":
                 raise BrokenProcessPool
             return super().submit(function, job)
 
-    monkeypatch.setattr(batch, "ProcessPoolExecutor", Pool)
-    report = batch.run(jobs("a.txt", "b.txt", "c.txt"), reverse, workers=2)
+    monkeypatch.setattr(folders, "ProcessPoolExecutor", Pool)
+    report = folders.run(jobs("a.txt", "b.txt", "c.txt"), reverse, workers=2)
     assert report.done == 1
     assert report.failures == ["a worker died, perhaps for lack of memory; 2 files are left"]
 
@@ -92,7 +93,7 @@ def test_a_full_disk_ends_the_run_and_leaves_no_part(jobs, tmp_path, monkeypatch
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    report = batch.run(jobs("a.txt", "b.txt", "c.txt"), reverse)
+    report = folders.run(jobs("a.txt", "b.txt", "c.txt"), reverse)
     assert len(report.failures) == 1
     assert "No space left" in report.failures[0]
     assert names(tmp_path / "out") == []
@@ -119,7 +120,7 @@ def test_write_file_says_what_the_system_said(tmp_path):
 
 def test_outcomes_are_told_one_by_one(jobs):
     told = []
-    batch.run(jobs("a.txt", "bad.txt"), reverse, tell=lambda outcome, report: told.append((outcome, report.done)))
+    folders.run(jobs("a.txt", "bad.txt"), reverse, tell=lambda outcome, report: told.append((outcome, report.done)))
     assert [(type(outcome), done) for outcome, done in told] == [(Outcome, 1), (Outcome, 1)]
     assert isinstance(told[0][0].job, Job)
 
