@@ -114,7 +114,7 @@ def test_command_line_knows_every_metric():
 
 
 def test_the_command_is_light_to_import(tmp_path):
-    code = "import sys, sodec.evaluate.cli; print(*{'torch', 'numpy', 'PIL', 'matplotlib', 'tqdm'} & set(sys.modules))"
+    code = "import sys, sodec.cli.evaluate; print(*{'torch', 'numpy', 'PIL', 'matplotlib', 'tqdm'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout.split() == []
 
