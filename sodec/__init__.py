@@ -15,13 +15,16 @@ from .integrations.pillow import register_when_imported as _register_with_pillow
 
 if TYPE_CHECKING:
     from .api import compress, decompress, inspect
-    from .codec import Codec
+    from .codec import Codec, Report
     from .errors import SodecError
 
 __version__ = "0.1.0"
-__all__ = ["Codec", "SodecError", "compress", "cpu", "decompress", "inspect"]
+__all__ = ["Codec", "Report", "SodecError", "compress", "cpu", "decompress", "inspect"]
 
-_HOME = {"Codec": "codec", "SodecError": "errors", "compress": "api", "decompress": "api", "inspect": "api"}
+_HOME = {
+    "Codec": "codec", "Report": "codec", "SodecError": "errors", "compress": "api", "decompress": "api",
+    "inspect": "api",
+}  # fmt: skip
 
 _register_with_pillow()
 

@@ -3,63 +3,107 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from .errors import UnknownModelError
 from .files import StreamLike, read_stream
 from .stream import container, info, symbols
 from .stream.info import Info
-from .weights import bundled_models, find_by_fingerprint
+from .weights import Bundle, bundled_models, find_by_fingerprint, resolve
 
 if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+    from torch import Tensor
+
     from .codec import Codec
     from .picture import PictureLike
 
 
+@overload
+def compress(picture: list[Any] | tuple[Any, ...], quality: float | None = ..., **options: Any) -> list[bytes]: ...
+
+
+@overload
+def compress(picture: Tensor, quality: float | None = ..., **options: Any) -> bytes | list[bytes]: ...
+
+
+@overload
+def compress(picture: PictureLike, quality: float | None = ..., **options: Any) -> bytes: ...
+
+
 def compress(
-    picture: PictureLike,
+    picture: Any,
     quality: float | None = None,
     *,
     target_bpp: float | None = None,
     max_bytes: int | None = None,
     model: str = "lite",
+    weights: str | Path | Bundle | None = None,
     device: str = "cpu",
     **options: Any,
-) -> bytes:
-    """A picture as a .sodec stream; `Codec.compress` says what is taken and raised, and what else can be asked.
+) -> bytes | list[bytes]:
+    """A picture as a .sodec stream; a list of pictures, or a tensor (B, 3, H, W), as a list of streams.
+
+    `model`, `weights` and `device` are those of `Codec`. `Codec.compress` says what is taken and raised, and which
+    other options there are.
 
     Examples
     --------
     >>> data = sodec.compress("photo.jpg", quality=20)
     >>> data = sodec.compress("photo.jpg", max_bytes=8000)
     """
-    return codec(model, device).compress(picture, quality, target_bpp=target_bpp, max_bytes=max_bytes, **options)
+    codec = kept_codec(resolve(model, weights), device)
+    return codec.compress(picture, quality, target_bpp=target_bpp, max_bytes=max_bytes, **options)
 
 
-def decompress(data: StreamLike, *, output: str = "pil", device: str = "cpu", **options: Any) -> Any:
-    """The picture of a stream; `Codec.decompress` says what comes back, what is raised and what else can be asked.
+@overload
+def decompress(data: StreamLike, *, output: Literal["pil"] = ..., **options: Any) -> Image.Image: ...
+
+
+@overload
+def decompress(data: StreamLike, *, output: Literal["numpy"], **options: Any) -> np.ndarray: ...
+
+
+@overload
+def decompress(data: StreamLike, *, output: Literal["torch"], **options: Any) -> Tensor: ...
+
+
+@overload
+def decompress(data: list[Any] | tuple[Any, ...], *, output: str = ..., **options: Any) -> list[Any]: ...
+
+
+def decompress(
+    data: Any,
+    *,
+    output: str = "pil",
+    weights: str | Path | Bundle | None = None,
+    device: str = "cpu",
+    **options: Any,
+) -> Any:
+    """The picture of a stream, or the list of pictures of a list of streams.
+
+    The stream names the bundled model that it needs; `weights` are given for streams of other ones.
+    `Codec.decompress` says what comes back, what is raised and which other options there are.
 
     Examples
     --------
     >>> image = sodec.decompress("photo.sodec")
     >>> face = sodec.decompress(data, region=(400, 120, 256, 256))
     """
+    if isinstance(data, (list, tuple)):
+        return [decompress(stream, output=output, weights=weights, device=device, **options) for stream in data]
     data = read_stream(data)
-    fingerprint = container.peek(data[: container.PEEK_BYTES]).fingerprint
-    bundle = find_by_fingerprint(fingerprint)
-    if bundle is None:
-        container.read(data)  # which says so where the bytes are damaged, the fingerprint among them perhaps
-        raise UnknownModelError(
-            f"the stream needs weights {fingerprint.hex()}, which are not installed "
-            f"(bundled: {', '.join(bundled_models()) or 'none'}); give their folder to sodec.Codec(weights=...)"
-        )
-    return codec(bundle.folder.name, device).decompress(data, output=output, **options)
+    bundle = _bundle_of(data) if weights is None else resolve("", weights)
+    return kept_codec(bundle, device).decompress(data, output=output, **options)
 
 
 def inspect(data: StreamLike) -> Info:
     """Sizes, quality, model, and bytes by section, without torch and without decoding the picture.
 
-    Raises what `sodec.stream.container.read` raises. Where the weights are bundled, z and y are told apart.
+    Raises what `sodec.stream.container.read` raises. Where the weights are bundled, the bytes of z and y are counted
+    apart.
     """
     data = read_stream(data)
     bundle = find_by_fingerprint(container.read(data).fingerprint)
@@ -76,8 +120,21 @@ def inspect(data: StreamLike) -> Info:
 
 
 @functools.lru_cache(maxsize=2)
-def codec(model: str, device: str) -> Codec:
-    """The codec behind `compress` and `decompress`, made at the first call."""
+def kept_codec(bundle: Bundle, device: str) -> Codec:
+    """The codec behind `compress` and `decompress`, made at the first call with these weights and this device."""
     from .codec import Codec
 
-    return Codec(model, device=device)
+    return Codec(weights=bundle, device=device)
+
+
+def _bundle_of(data: bytes) -> Bundle:
+    """The bundled weights that a stream needs. `UnknownModelError` where they are not installed."""
+    fingerprint = container.peek(data[: container.PEEK_BYTES]).fingerprint
+    bundle = find_by_fingerprint(fingerprint)
+    if bundle is None:
+        container.read(data)  # damage to the fingerprint is an error of its own
+        raise UnknownModelError(
+            f"the stream needs weights {fingerprint.hex()}, which are not installed "
+            f"(bundled: {', '.join(bundled_models()) or 'none'}); give their folder as weights="
+        )
+    return bundle

@@ -5,8 +5,9 @@ from __future__ import annotations
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -26,16 +27,37 @@ from .pipeline.rate import checked_quality as checked_quality
 from .pipeline.tiles import TILE
 from .pipeline.view import Region, checked_view
 from .stream import container
-from .weights import Bundle, bundled_models, find
-from .weights.hub import located
+from .weights import Bundle, bundled_models, resolve
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
 
 MIN_TILE = 128
 ON_ERROR = ("raise", "conceal")
 OUTPUTS = {"pil": picture.to_pil, "numpy": picture.to_array, "torch": picture.to_tensor}
 
 
+@dataclass
+class Report:
+    """What a call of `Codec.compress` or `Codec.decompress` did, for callers that pass one as `report`.
+
+    Each call adds to the report that it is given, so threads that share a codec don't see each other's.
+
+    Attributes
+    ----------
+    times
+        Seconds by stage. On a GPU the stages are only timed, and so synchronised, where there is a report.
+    lost
+        Rectangles (x, y, width, height) in pixels that `decompress` filled from their surroundings.
+    """
+
+    times: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    lost: list[Region] = field(default_factory=list)
+
+
 class Latents(NamedTuple):
-    """What the decoder knows of a picture once its bytes are read."""
+    """The decoder's inputs: the quantised latents of a picture."""
 
     y_hat: Tensor  # (1, Cy, h, w) float32
     z_hat: Tensor  # (1, Cz, ceil(h/4), ceil(w/4))
@@ -65,8 +87,6 @@ class Codec:
     ----------
     prepared
         How the networks were specialised for this device; printed, it is a summary.
-    lost
-        The rectangles (x, y, width, height) that the last `decompress` filled from their surroundings.
 
     Raises
     ------
@@ -88,28 +108,30 @@ class Codec:
         cuda_graphs: bool = False,
     ) -> None:
         if tile < MIN_TILE or tile % MIN_TILE:
-            raise ViewError(f"tile {tile} is not a multiple of {MIN_TILE}")
+            raise ViewError(f"tile must be a multiple of {MIN_TILE} (got {tile})")
         self.device = resolve_device(device)
         self.dtype = resolve_dtype(dtype, self.device)
-        if isinstance(weights, Bundle):
-            self.bundle = weights
-        else:
-            self.bundle = find(model, None if weights is None else located(weights))
+        self.bundle = resolve(model, weights)
         if cuda_graphs and self.device.type != "cuda":
-            raise DeviceError(f"CUDA graphs need a CUDA device, this one is {self.device}")
+            raise DeviceError(f"cuda_graphs needs a CUDA device (got {self.device})")
         devices.check_weights(self.bundle.size, self.device, self.dtype, self.bundle.name)
         self.prepared = load_model(self.bundle, self.device, self.dtype)
         self.engine = Engine(
             self.prepared.model, self.bundle.coding, self.device, self.dtype, tile=tile, cuda_graphs=cuda_graphs
         )
-        self.lost: list[Region] = []
 
-    @property
-    def times(self) -> dict[str, float]:
-        """Seconds that the stages of the last call took, by name."""
-        return self.engine.times
-
+    @overload
     def compress(
+        self, pictures: list[Any] | tuple[Any, ...], quality: float | None = ..., **options: Any
+    ) -> list[bytes]: ...
+
+    @overload
+    def compress(self, pictures: Tensor, quality: float | None = ..., **options: Any) -> bytes | list[bytes]: ...
+
+    @overload
+    def compress(self, pictures: PictureLike, quality: float | None = ..., **options: Any) -> bytes: ...
+
+    def compress(  # type: ignore[misc]  # the options of the overloads are those named here
         self,
         pictures: PictureLike | Sequence[PictureLike],
         quality: float | None = None,
@@ -119,8 +141,9 @@ class Codec:
         first_frame: bool = False,
         metadata: bool = False,
         progress: Callable[[float], None] | None = None,
-    ) -> Any:
-        """The stream of a picture, or a list of streams for a sequence of pictures or a tensor (B, 3, H, W).
+        report: Report | None = None,
+    ) -> bytes | list[bytes]:
+        """The stream of a picture, or a list of streams for a list of pictures or a tensor (B, 3, H, W).
 
         Parameters
         ----------
@@ -137,29 +160,46 @@ class Codec:
             Keeps EXIF, XMP and an sRGB profile, as sections of their own that `inspect` itemises.
         progress
             Called with the share of the picture that is analysed, 0 to 1, after each tile.
+        report
+            Receives the time of every stage.
 
         Raises
         ------
         UnsupportedPictureError, PictureTooLargeError, QualityError
             Named with the value at fault, before anything is computed.
         TargetError
-            The target is not a positive number, or below the smallest size possible, which the message tells.
+            The target is not a positive number, or below the smallest size possible, which the message names.
         """
-        quality = rate.check_wish(quality, target_bpp, max_bytes)
-        self._restart()
+        quality = rate.resolve_target(quality, target_bpp, max_bytes)
+        engine = self._timed(report)
         many = isinstance(pictures, (list, tuple)) or (isinstance(pictures, Tensor) and pictures.ndim == 4)
         sources: list[Any] = list(pictures) if many else [pictures]  # type: ignore[arg-type]
 
-        def one(source: PictureLike) -> bytes:
-            with self.engine.stage("read"):
+        def compressed(source: PictureLike) -> bytes:
+            with engine.stage("read"):
                 loaded = picture.load(source, first_frame=first_frame, metadata=metadata)
             limit = rate.byte_limit(*loaded.size, target_bpp, max_bytes) if quality is None else None
-            return encode(self.engine, self.bundle.fingerprint, loaded, quality, limit, progress)
+            return encode(engine, self.bundle.fingerprint, loaded, quality, limit, progress)
 
-        streams = [one(source) for source in sources]
+        streams = [compressed(source) for source in sources]
         return streams if many else streams[0]
 
-    def decompress(
+    @overload
+    def decompress(self, streams: StreamLike, *, output: Literal["pil"] = ..., **options: Any) -> Image.Image: ...
+
+    @overload
+    def decompress(self, streams: StreamLike, *, output: Literal["numpy"], **options: Any) -> np.ndarray: ...
+
+    @overload
+    def decompress(self, streams: StreamLike, *, output: Literal["torch"], **options: Any) -> Tensor: ...
+
+    @overload
+    def decompress(self, streams: list[Any] | tuple[Any, ...], *, output: str = ..., **options: Any) -> list[Any]: ...
+
+    @overload
+    def decompress(self, streams: StreamLike, *, output: str = ..., **options: Any) -> Any: ...
+
+    def decompress(  # type: ignore[misc]  # as `compress`
         self,
         streams: StreamLike | Sequence[StreamLike],
         *,
@@ -170,8 +210,9 @@ class Codec:
         scale: float = 1,
         on_error: str = "raise",
         progress: Callable[[float], None] | None = None,
+        report: Report | None = None,
     ) -> Any:
-        """The picture of a stream, or a list of pictures for a sequence of streams.
+        """The picture of a stream, or a list of pictures for a list of streams.
 
         Parameters
         ----------
@@ -190,35 +231,40 @@ class Codec:
             1, 1/2, 1/4 or 1/8: a preview, the means of the fidelity decoder's pixels. Sides are rounded up, and so
             are the edges of a region, which stays in pixels of the whole picture.
         on_error
-            "raise", or "conceal": a damaged tile is filled from its surroundings, and a `DamageWarning` says so;
-            `lost` holds the rectangles. A stream whose header is damaged, or whose only tile, is refused all the same.
+            "raise", or "conceal": a damaged tile is filled from its surroundings and a `DamageWarning` names its
+            rectangle. A stream whose header is damaged, or whose only tile, is refused all the same.
         progress
             Called with the share of the tiles that is decoded, 0 to 1, after each.
+        report
+            Receives the time of every stage and the rectangles that were lost.
 
         Raises
         ------
         CorruptStreamError, NewerFormatError, UnknownModelError, PictureTooLargeError
             The bytes are damaged, too new, or of other weights.
         ViewError
-            A mode, fidelity or scale that there is none of, or a region that is not within the picture.
+            A mode, fidelity or scale that does not exist, or a region that is not within the picture.
         """
         if output not in OUTPUTS:
-            raise ValueError(f"output {output!r} is none of {', '.join(OUTPUTS)}")
+            raise ValueError(f"output must be one of {', '.join(OUTPUTS)} (got {output!r})")
         if on_error not in ON_ERROR:
-            raise ValueError(f"on_error {on_error!r} is none of {', '.join(ON_ERROR)}")
+            raise ValueError(f"on_error must be one of {', '.join(ON_ERROR)} (got {on_error!r})")
         view = checked_view(mode, fidelity, region, scale)
         conceal = on_error == "conceal"
-        self._restart()
+        engine = self._timed(report)
 
-        def one(data: StreamLike) -> Any:
-            stream = self._read(data, conceal)
-            decoded = decode(self.engine, stream, view, conceal=conceal, progress=progress)
-            self._tell_of_damage(stream, decoded.lost)
+        def decompressed(data: StreamLike) -> Any:
+            with engine.stage("container"):
+                stream = self._read(data, conceal)
+            decoded = decode(engine, stream, view, conceal=conceal, progress=progress)
+            _warn_of_damage(stream, decoded.lost)
+            if report is not None:
+                report.lost += decoded.lost
             return OUTPUTS[output](decoded.picture)
 
         if isinstance(streams, (list, tuple)):
-            return [one(data) for data in streams]
-        return one(streams)  # type: ignore[arg-type]
+            return [decompressed(data) for data in streams]
+        return decompressed(streams)  # type: ignore[arg-type]
 
     def latents(self, data: StreamLike) -> Latents:
         """y_hat and z_hat of a stream of one tile, for looking at the parts of the decoder one by one."""
@@ -237,8 +283,7 @@ class Codec:
         return self.engine.model
 
     def _read(self, data: StreamLike, salvage: bool = False) -> container.Stream:
-        with self.engine.stage("container"):
-            stream = container.read(read_stream(data), salvage=salvage)
+        stream = container.read(read_stream(data), salvage=salvage)
         if stream.fingerprint != self.bundle.fingerprint:
             raise UnknownModelError(
                 f"the stream needs weights {stream.fingerprint.hex()}; this codec holds "
@@ -246,18 +291,17 @@ class Codec:
             )
         return stream
 
-    def _tell_of_damage(self, stream: container.Stream, lost: tuple[Region, ...]) -> None:
-        self.lost += lost
-        for rectangle in lost:
-            told = ",".join(map(str, rectangle))
-            _warn(f"the tile at {told} (x,y,width,height) is damaged; it is filled from its surroundings")
-        for name in stream.damaged:
-            if name.startswith("section"):
-                _warn(f"{name} of the stream is damaged and left out")
+    def _timed(self, report: Report | None) -> Engine:
+        return self.engine.timed(None if report is None else report.times)
 
-    def _restart(self) -> None:
-        self.engine.times = defaultdict(float)
-        self.lost = []
+
+def _warn_of_damage(stream: container.Stream, lost: tuple[Region, ...]) -> None:
+    for rectangle in lost:
+        place = ",".join(map(str, rectangle))
+        _warn(f"the tile at {place} (x,y,width,height) is damaged; it is filled from its surroundings")
+    for name in stream.damaged:
+        if name.startswith("section"):
+            _warn(f"{name} of the stream is damaged and left out")
 
 
 def _warn(message: str) -> None:

@@ -22,6 +22,6 @@ def tiny_as_lite(monkeypatch, tmp_path_factory):
     bundled = tmp_path_factory.mktemp("bundled")
     shutil.copytree(folder(), bundled / "lite")
     monkeypatch.setattr(bundle, "BUNDLED", bundled)
-    api.codec.cache_clear()
+    api.kept_codec.cache_clear()
     yield
-    api.codec.cache_clear()
+    api.kept_codec.cache_clear()

@@ -6,6 +6,7 @@ pytest tests/test_codec.py
 import io
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -157,13 +158,15 @@ def test_pictures_beyond_one_tile(size):
         codec().latents(data)
 
 
-def test_tiles_join_without_a_step(monkeypatch):
+def test_tiles_join_without_a_step():
     """The fidelity decoder is local: with a halo beyond its reach, tiled and whole synthesis agree."""
     data = codec().compress(photo(1024, 64), 80)
     whole = codec().decompress(data, output="numpy", mode="fidelity")
-    monkeypatch.setattr("sodec.pipeline.tiles.TILE", 256)
-    monkeypatch.setattr("sodec.pipeline.tiles.grid.__defaults__", (256,))
-    tiled = codec().decompress(data, output="numpy", mode="fidelity")
+    windows = []
+    tiled = sodec.Codec(weights=folder(), tile=256).decompress(
+        data, output="numpy", mode="fidelity", progress=windows.append
+    )
+    assert len(windows) == 4
     assert np.abs(whole.astype(int) - tiled).max() <= 1
 
 
@@ -244,3 +247,25 @@ def test_animation_needs_leave(tmp_path):
     with pytest.raises(UnsupportedPictureError, match=r"a\.gif.*2 frames"):
         codec().compress(path)
     assert len(codec().compress(path, first_frame=True)) > 20
+
+
+def test_reports_of_threads_that_share_a_codec_are_their_own():
+    data = codec().compress(photo(60, 40), 50)
+    reports = [sodec.Report() for _ in range(4)]
+    modes = ["full", "fidelity"] * 2
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda report, mode: codec().decompress(data, mode=mode, report=report), reports, modes))
+    for report, mode in zip(reports, modes, strict=True):
+        assert ("UNet" in report.times) == (mode == "full")
+        assert report.times["entropy"] > 0
+        assert report.lost == []
+
+
+def test_functions_take_weights_and_lists(tiny_as_lite, tmp_path):
+    other = write_weights(tmp_path, seed=3)
+    streams = sodec.compress([photo(20, 30), photo(9, 9)], weights=tmp_path)
+    assert [sodec.inspect(stream).fingerprint for stream in streams] == [other.fingerprint.hex()] * 2
+    decoded = sodec.decompress(streams, weights=tmp_path, output="numpy")
+    assert [pixels.shape for pixels in decoded] == [(30, 20, 3), (9, 9, 3)]
+    with pytest.raises(UnknownModelError, match="weights="):
+        sodec.decompress(streams)

@@ -94,3 +94,15 @@ def test_unknown_model_and_empty_folder(tmp_path):
     (tmp_path / "model.json").write_text("{")
     with pytest.raises(WeightsError, match="not JSON"):
         sodec.Codec(weights=tmp_path)
+
+
+def test_files_are_verified_once_until_one_changes(tmp_path, monkeypatch):
+    write_weights(tmp_path)
+    first = weights.find("", tmp_path)
+    monkeypatch.setattr(weights.bundle, "sha256", lambda path: pytest.fail(f"{path} is read again"))
+    assert weights.find("", tmp_path) is first
+    monkeypatch.undo()
+    path = tmp_path / "coding.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(WeightsError, match="altered"):
+        weights.find("", tmp_path)

@@ -371,9 +371,9 @@ def _size(count: float) -> str:
 
 def _check_rate(quality: float | None, target_bpp: float | None, max_bytes: int | None) -> None:
     """What is wrong with the command is said once, not of each file."""
-    from ..pipeline.rate import check_wish
+    from ..pipeline.rate import resolve_target
 
-    check_wish(quality, target_bpp, max_bytes)
+    resolve_target(quality, target_bpp, max_bytes)
 
 
 def _region(value: str | None) -> tuple[int, ...] | None:

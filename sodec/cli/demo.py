@@ -30,21 +30,23 @@ def run_demo(
 
     `output` gets both pictures side by side, as PNG.
     """
+    from ..codec import Report
+
     original = picture.load(PHOTO if source is None else source)
     width, height = original.size
     codec.decompress(codec.compress(picture.to_pil(original), quality))  # the first run pays for set-up
+    encoding, decoding = Report(), Report()
     start = time.perf_counter()
-    data = codec.compress(picture.to_pil(original), quality)
-    encode, encode_times = time.perf_counter() - start, dict(codec.times)
-    start = time.perf_counter()
-    decoded = picture.load(codec.decompress(data))
-    decode, decode_times = time.perf_counter() - start, dict(codec.times)
+    data = codec.compress(picture.to_pil(original), quality, report=encoding)
+    encoded = time.perf_counter()
+    decoded = picture.load(codec.decompress(data, report=decoding))
+    encode, decode = encoded - start, time.perf_counter() - encoded
 
     say(f"{source or PHOTO.name}: {width}x{height}, quality {quality:g}, model {codec.bundle.name} on {codec.device}")
     say(f"  {len(data)} bytes, {len(data) * 8 / (width * height):.4f} bit per pixel, "
         f"1:{width * height * 3 / len(data):.0f} of the raw pixels")  # fmt: skip
-    say(f"  encode {encode * 1000:.0f} ms: {_listed(encode_times)}")
-    say(f"  decode {decode * 1000:.0f} ms: {_listed(decode_times)}")
+    say(f"  encode {encode * 1000:.0f} ms: {_listed(encoding.times)}")
+    say(f"  decode {decode * 1000:.0f} ms: {_listed(decoding.times)}")
     say(f"  {_metrics(original.rgb, decoded.rgb)}")
     pair = np.concatenate([original.rgb, np.full((height, 4, 3), 255, np.uint8), decoded.rgb], axis=1)
     buffer = io.BytesIO()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -46,7 +46,7 @@ class Engine:
     tile
         Side in pixels of what is synthesised at once, beside its halo.
     times
-        Seconds by stage, added up until `times` is replaced.
+        Seconds by stage are added up here; None where nobody asked for them.
     """
 
     def __init__(
@@ -55,7 +55,13 @@ class Engine:
     ) -> None:  # fmt: skip
         self.model, self.coding, self.device, self.dtype, self.tile = model, coding, device, dtype, tile
         self.graphed = GraphedDecoder(model) if cuda_graphs else None
-        self.times: dict[str, float] = defaultdict(float)
+        self.times: dict[str, float] | None = None
+
+    def timed(self, times: dict[str, float] | None) -> Engine:
+        """The same engine, adding the seconds of its stages to `times`; one for each call, so threads can share it."""
+        engine = copy.copy(self)
+        engine.times = times
+        return engine
 
     # -- encoding
 
@@ -161,12 +167,15 @@ class Engine:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Adds what runs inside to `times`."""
+        """Adds the seconds that the block takes to `times`, the GPU's included."""
+        if self.times is None:
+            yield
+            return
         start = time.perf_counter()
         yield
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        self.times[name] += time.perf_counter() - start
+        self.times[name] = self.times.get(name, 0.0) + time.perf_counter() - start
 
 
 def cropped(x: Tensor, like: Tensor) -> Tensor:

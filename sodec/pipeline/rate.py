@@ -23,7 +23,7 @@ HALFWAY = 40.0 * QUALITY_STEPS  # splits the range, so that each half is nearly 
 Coded = TypeVar("Coded")
 
 
-def check_wish(quality: float | None, target_bpp: float | None, max_bytes: int | None) -> float | None:
+def resolve_target(quality: float | None, target_bpp: float | None, max_bytes: int | None) -> float | None:
     """The quality to code at, or None where a target is given instead.
 
     Raises
@@ -32,7 +32,7 @@ def check_wish(quality: float | None, target_bpp: float | None, max_bytes: int |
         A value is not within its range; or more than one is given.
     """
     if [quality, target_bpp, max_bytes].count(None) < 2:
-        raise TargetError("quality, target_bpp and max_bytes: only one can be given")
+        raise TargetError("give only one of quality, target_bpp and max_bytes")
     if target_bpp is None and max_bytes is None:
         return checked_quality(DEFAULT_QUALITY if quality is None else quality)
     byte_limit(1, 1, target_bpp, max_bytes)

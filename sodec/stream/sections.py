@@ -24,8 +24,10 @@ def pack(alpha: npt.NDArray[np.uint8] | None, metadata: Mapping[str, bytes]) -> 
     """The sections of a stream. `ValueError` for metadata of an unknown name, empty, or beyond `MAX_METADATA`."""
     packed = [] if alpha is None else [(ALPHA << 1 | 1, pack_alpha(alpha))]
     for name, data in metadata.items():
-        if name not in METADATA or not 1 <= len(data) <= MAX_METADATA:
-            raise ValueError(f"metadata {name!r} of {len(data)} bytes: {', '.join(METADATA)} of 1..{MAX_METADATA} are")
+        if name not in METADATA:
+            raise ValueError(f"metadata must be one of {', '.join(METADATA)} (got {name!r})")
+        if not 1 <= len(data) <= MAX_METADATA:
+            raise ValueError(f"metadata {name!r} must have 1 to {MAX_METADATA} bytes (got {len(data)})")
         packed.append((METADATA[name] << 1, _pack_metadata(data)))
     return sorted(packed)
 

@@ -142,19 +142,19 @@ def run_trial(codec: Codec, upload: Upload, wish: Wish) -> Trial:
 
     Raises what `Codec.compress` and `Codec.decompress` raise.
     """
-    stream, encode_times = upload.stream, dict[str, float]()
+    from ..codec import Report
+
+    stream, encoding, decoding = upload.stream, Report(), Report()
     if upload.photo is not None:
-        stream = codec.compress(picture.to_pil(upload.photo), wish.quality, max_bytes=wish.max_bytes)
-        encode_times = dict(codec.times)
+        stream = codec.compress(picture.to_pil(upload.photo), wish.quality, max_bytes=wish.max_bytes, report=encoding)
     assert stream is not None
-    decoded = picture.load(codec.decompress(stream))
-    decode_times = dict(codec.times)
+    decoded = picture.load(codec.decompress(stream, report=decoding))
     fidelity = None
     if upload.photo is None:
         fidelity = picture.load(codec.decompress(stream, mode="fidelity")).rgb
     quality = container.peek(stream[: container.PEEK_BYTES]).quality
     metrics = _metrics(upload.photo.rgb, decoded.rgb) if upload.photo is not None else {}
-    return Trial(upload, stream, quality, decoded, fidelity, encode_times, decode_times, metrics)
+    return Trial(upload, stream, quality, decoded, fidelity, encoding.times, decoding.times, metrics)
 
 
 def match(trial: Trial, name: str) -> Match | None:

@@ -1,5 +1,5 @@
 """Weights: where they are, whether they are whole, and the tensors in them. `bundle.py` says how they are stored."""
 
-from .bundle import MAX_FILE_BYTES, Bundle, Coding, bundled_models, find, find_by_fingerprint, write
+from .bundle import MAX_FILE_BYTES, Bundle, Coding, bundled_models, find, find_by_fingerprint, resolve, write
 
-__all__ = ["MAX_FILE_BYTES", "Bundle", "Coding", "bundled_models", "find", "find_by_fingerprint", "write"]
+__all__ = ["MAX_FILE_BYTES", "Bundle", "Coding", "bundled_models", "find", "find_by_fingerprint", "resolve", "write"]
