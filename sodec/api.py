@@ -116,7 +116,7 @@ def inspect(data: StreamLike) -> Info:
         cells = list(grid(stream.width, stream.height, 1 << stream.tile_log2))[number].cells()
         return symbols.z_end(bundle.coding, payload, cells.height, cells.width)
 
-    return info.inspect(data, model_name=lambda _: bundle.name, z_end=z_end)
+    return info.inspect(data, model=(bundle.name, bundle.version), z_end=z_end)
 
 
 @functools.lru_cache(maxsize=2)

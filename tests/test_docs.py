@@ -102,9 +102,10 @@ def test_examples_of_docstrings_run(folder):
 
 
 def test_the_pictures_are_of_the_bundled_weights():
-    told = (DOCS / "pictures" / "info.txt").read_text(encoding="utf-8")
-    fingerprint = weights.find("lite").fingerprint.hex()
-    assert f"weights {fingerprint}," in told, "the weights are new: python docs/pictures.py"
+    printed = (DOCS / "pictures" / "info.txt").read_text(encoding="utf-8")
+    bundle = weights.find("lite")
+    expected = f"model lite {bundle.version}, coding {bundle.fingerprint.hex()},"
+    assert expected in printed, "the weights are new: python docs/pictures.py"
 
 
 def test_the_site_builds_and_fetches_nothing(tmp_path):

@@ -3,6 +3,7 @@
 pytest tests/test_golden.py
 """
 
+import hashlib
 import json
 
 import numpy as np
@@ -10,15 +11,23 @@ import pytest
 from golden import make as recipes
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from reference import decoder as reference
 
+import sodec
 from sodec import _native, entropy
+from sodec.api import kept_codec
 from sodec.errors import CorruptStreamError, NewerFormatError
+from sodec.files import PHOTO
+from sodec.pipeline.decoder import TileSource
 from sodec.stream import container
+from sodec.weights import find
 
 HERE = recipes.HERE
 MODEL = json.loads((HERE / "model.json").read_text())
 FILES = {kind: sorted((HERE / kind).iterdir()) for kind in ("payloads", "streams", "errors")}
+LITE_CROP = (200, 100, 456, 292)  # of the bundled photo: what the streams in lite/ show
+LITE_SYMBOLS = {"eb1e22": "1bcdc1934900a9973136a8da7e7c7bc30cafd3e399af0497694e3300306d29fb"}  # SHA-256 of z and y
 
 
 @pytest.fixture(scope="module", autouse=True, params=_native.cpu()["supported"])
@@ -94,6 +103,19 @@ def test_the_golden_tiles_have_coded_and_skipped_symbols_and_many_scales():
     )
     assert 0.05 < (indexes == entropy.SKIP).mean() < 0.6
     assert len(np.unique(indexes)) > 30
+
+
+@pytest.mark.parametrize("path", sorted((HERE / "lite").glob("*.sodec")), ids=lambda path: path.stem)
+def test_streams_of_released_codings_are_painted_by_the_bundled_decoder(path):
+    info = sodec.inspect(path)
+    assert (info.fingerprint, info.model) == (path.stem, "lite")
+    stream = container.read(path.read_bytes())
+    z, y = TileSource(kept_codec(find("lite"), "cpu").engine, stream, content=False).symbols(0)
+    assert hashlib.sha256(z.astype("<i2").tobytes() + y.astype("<i2").tobytes()).hexdigest() == LITE_SYMBOLS[path.stem]
+    with Image.open(PHOTO) as photo:
+        original = np.asarray(photo.convert("RGB").crop(LITE_CROP), float)
+    error = np.square(sodec.decompress(path, output="numpy") - original).mean()
+    assert 10 * np.log10(255**2 / error) > 22.5, "the first decoder of this coding has 23.5 dB"
 
 
 ERRORS = {

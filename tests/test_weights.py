@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from tiny import write_weights
+from tiny import photo, write_weights
 
 import sodec
 from sodec import weights
@@ -25,9 +25,45 @@ def test_what_is_written_is_read_back(tmp_path):
     assert np.array_equal(again.coding.offsets, bundle.coding.offsets)
 
 
-def test_fingerprint_follows_the_tensors(tmp_path):
-    assert write_weights(tmp_path / "a").fingerprint == write_weights(tmp_path / "b").fingerprint
-    assert write_weights(tmp_path / "a").fingerprint != write_weights(tmp_path / "c", seed=1).fingerprint
+def test_names_follow_the_tensors(tmp_path):
+    one, same, other = (
+        write_weights(tmp_path / "a"),
+        write_weights(tmp_path / "b"),
+        write_weights(tmp_path / "c", seed=1),
+    )
+    assert (one.fingerprint, one.version) == (same.fingerprint, same.version)
+    assert one.fingerprint != other.fingerprint
+    assert one.version != other.version
+
+
+@pytest.mark.parametrize("name", ["fidelity.decoder.enter.weight", "analysis.enter.weight", "unet.leave.bias"])
+def test_a_better_encoder_or_decoder_reads_the_same_streams(tmp_path, name):
+    old = write_weights(tmp_path / "old")
+    networks = old.tensors()
+    name = name if name in networks else next(key for key in networks if key.startswith(name.split(".")[0]))
+    networks[name] = networks[name] + np.float16(0.01)
+    new = weights.write(tmp_path / "new", old.config, old.coding, networks)
+    assert new.fingerprint == old.fingerprint
+    assert new.version != old.version
+    picture = photo(70, 50)
+    stream = sodec.compress(picture, weights=old)
+    assert sodec.decompress(stream, weights=new, output="numpy").shape == picture.shape
+
+
+@pytest.mark.parametrize("name", ["gain.log_gain", "mean.", "context."])
+def test_what_decides_y_hat_is_another_coding(tmp_path, name):
+    old = write_weights(tmp_path / "old")
+    networks = old.tensors()
+    name = next(key for key in networks if key.startswith(name))
+    networks[name] = networks[name] + np.float16(0.01)
+    assert weights.write(tmp_path / "new", old.config, old.coding, networks).fingerprint != old.fingerprint
+
+
+@pytest.mark.parametrize("field", weights.bundle.CODING_FIELDS)
+def test_sizes_of_the_coding_are_part_of_its_name(tmp_path, field):
+    old = write_weights(tmp_path / "old")
+    config = {**old.config, field: 7}
+    assert weights.write(tmp_path / "new", config, old.coding, old.tensors()).fingerprint != old.fingerprint
 
 
 def test_files_stay_below_the_limit(tmp_path, monkeypatch):
@@ -54,8 +90,11 @@ def test_damage_is_named(tmp_path):
     ("change", "message"),
     [
         (lambda d: d.pop("files"), "does not describe weights"),
-        (lambda d: d.update(format=2), "format 2"),
+        (lambda d: d.update(format=1), "format 1"),
         (lambda d: d.update(fingerprint="000000"), "000000"),
+        (lambda d: d.update(version="000000"), "000000"),
+        (lambda d: d["config"].update(beta_end=0.012), "altered"),
+        (lambda d: d["config"].update(scale_max=65.0), "altered"),
     ],
 )
 def test_broken_descriptions_are_named(tmp_path, change, message):

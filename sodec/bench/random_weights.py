@@ -39,7 +39,7 @@ def write_random_weights(folder: Path, config: ModelConfig, seed: int = 0) -> we
 
 def drawn(config: ModelConfig, device: torch.device) -> weights.Bundle:
     """The same in no folder: a model is drawn on `device` whenever one is read, the same each time."""
-    return _Drawn(Path(IN_MEMORY), config.to_dict(), b"\0\0\0", (), device)
+    return _Drawn(Path(IN_MEMORY), config.to_dict(), b"\0\0\0", "none", (), device)
 
 
 @dataclass(frozen=True)

@@ -174,9 +174,9 @@ def info(streams: tuple[Path, ...]) -> None:
         columns, rows = found.tiles
         kind = " grey" * found.grey + " with alpha" * found.alpha
         size = f"{found.bytes['total']} bytes, {found.bpp:.4f} bit per pixel"
-        model = f"model {found.model or 'not installed'}, weights {found.fingerprint}"
+        model = f"model {found.model} {found.version}" if found.model else "model not installed"
         click.echo(f"{path}\n  {found.width}x{found.height}{kind}, quality {found.quality:g}, {size}")
-        click.echo(f"  {model}, format {found.format_version}")
+        click.echo(f"  {model}, coding {found.fingerprint}, format {found.format_version}")
         lanes = ", ".join(map(str, sorted(set(found.lanes))))
         click.echo(f"  {columns}x{rows} tile{'s' * (columns * rows > 1)} of {found.tile_size}, {lanes} lanes")
         for name, count in found.bytes.items():

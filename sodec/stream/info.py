@@ -14,9 +14,10 @@ from .container import CHECK_BYTES, MAX_PIXELS, Stream, parse
 class Info:
     """What a stream's bytes are spent on; made by `inspect`.
 
-    The entries of `bytes` add up to its last, "total". "z" and "y" are told apart when the model is known here;
-    otherwise one entry "symbols" stands for both. "lane states" are the coder's states and the byte or two before
-    them, in each tile; "other" are sections of types unknown here.
+    `fingerprint` names the coding that the stream needs; `model` and `version` are name and version of the installed
+    weights that read it, None where there are none. The entries of `bytes` add up to its last, "total". "z" and "y" are
+    counted apart where the model is known here; otherwise one entry "symbols" stands for both. "lane states" are the
+    coder's states and the byte or two before them, in each tile; "other" are sections of types unknown here.
     """
 
     format_version: int
@@ -25,6 +26,7 @@ class Info:
     quality: float
     fingerprint: str
     model: str | None
+    version: str | None
     grey: bool
     alpha: bool
     tiles: tuple[int, int]
@@ -41,7 +43,7 @@ class Info:
 def inspect(
     data: bytes,
     *,
-    model_name: Callable[[bytes], str | None] | None = None,
+    model: tuple[str, str] | None = None,
     z_end: Callable[[bytes, Stream, int], int] | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Info:
@@ -49,8 +51,8 @@ def inspect(
 
     Parameters
     ----------
-    model_name
-        Name of the model that has this fingerprint, or None if it is unknown.
+    model
+        Name and version of the installed weights that read the stream, or None.
     z_end
         Called with a tile's payload, the stream and the tile's number; returns how many bytes of the payload
         are consumed once z has been read (`entropy.Decoder.position`). Without it z and y are not told apart.
@@ -73,7 +75,7 @@ def inspect(
     sizes |= {"lane states": states, **by_name, "integrity": CHECK_BYTES, "total": len(data)}
     return Info(
         format_version=data[3] >> 4, width=stream.width, height=stream.height, quality=stream.quality,
-        fingerprint=stream.fingerprint.hex(), model=model_name(stream.fingerprint) if model_name else None,
+        fingerprint=stream.fingerprint.hex(), model=model and model[0], version=model and model[1],
         grey=stream.grey, alpha=by_name["alpha"] > 0, tiles=stream.tiles,
         tile_size=1 << stream.tile_log2, lanes=tuple(detail[0] for detail in details), bytes=sizes,
     )  # fmt: skip

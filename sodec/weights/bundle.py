@@ -1,8 +1,10 @@
 """A folder of weights: model.json, coding.safetensors and network-N.safetensors.
 
-model.json holds the configuration and the SHA-256 of every other file; the fingerprint that streams carry is the
-first three bytes of the SHA-256 of those names and sums, so a stream says which weights it needs. coding.safetensors
-holds the integers that decide how bytes become symbols, and is read without torch; the networks are in 16-bit floats.
+model.json holds the configuration, the SHA-256 of every other file, and two names, each the start of a SHA-256. The
+fingerprint, which streams carry, covers what decides y_hat: the integers of coding.safetensors, the networks of means
+and gains, and the fields of the configuration that they depend on. The version covers everything. A stream can
+therefore be read by any later decoder of the same coding. coding.safetensors is read without torch; networks are
+16-bit floats.
 """
 
 from __future__ import annotations
@@ -18,12 +20,27 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from ..errors import UnknownModelError, WeightsError
 
-FORMAT = 1
+FORMAT = 2
+NAME_BYTES = 3  # of a fingerprint and of a version
+# What decides y_hat beside coding.safetensors: prefixes of tensors, and fields of the configuration.
+CODING_NETWORKS = ("gain.", "mean.", "context.")
+CODING_FIELDS = (
+    "y_channels",
+    "z_channels",
+    "hyper",
+    "context",
+    "quality_anchors",
+    "scale_min",
+    "scale_max",
+    "scale_count",
+)
+# Streams of these codings were written when fingerprints covered all weights, decoders included; they keep their name.
+FORMER = {"af2359a286c0ee1f5feda524abf364d10f9a9b73d7c6a3908bc544abbc9a463d": bytes.fromhex("eb1e22")}
 MAX_FILE_BYTES = 15_000_000  # of a small model's files, which version control has to bear
 MAX_FILE_BYTES_LARGE, LARGE = 2_000_000_000, 200_000_000  # of the files of a model of that size in all
 DESCRIPTION = "model.json"
@@ -55,7 +72,8 @@ class Bundle:
 
     folder: Path
     config: Mapping[str, Any]  # fields of models.ModelConfig
-    fingerprint: bytes
+    fingerprint: bytes  # of the coding: what streams carry
+    version: str  # of all weights and the configuration, in hexadecimal digits
     files: tuple[str, ...]
 
     @property
@@ -140,7 +158,7 @@ def find(model: str, folder: Path | None = None) -> Bundle:
 
 
 def find_by_fingerprint(fingerprint: bytes) -> Bundle | None:
-    """The bundled model that streams of this fingerprint need, if there is one."""
+    """The bundled model that reads streams of this fingerprint, if there is one."""
     for name in bundled_models():
         if bytes.fromhex(_describe(BUNDLED / name)["fingerprint"]) == fingerprint:
             return _open(BUNDLED / name)
@@ -169,10 +187,11 @@ def write(
     config, coding, networks
         What the codec reads.
     extra
-        Contents of files that it does not read, by name: not part of the fingerprint.
+        Contents of files that the codec does not read, by name: part of neither fingerprint nor version.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    shards = {CODING_FILE: _coding_arrays(coding)}
+    integers = _coding_arrays(coding)
+    shards = {CODING_FILE: integers}
     shards |= {f"network-{number}.safetensors": shard for number, shard in enumerate(_shards(networks), 1)}
     names = [*shards, *extra, DESCRIPTION]
     beside = {name: folder / f"{name}.partial" for name in names}
@@ -181,8 +200,12 @@ def write(
         for name, arrays in shards.items():
             sums[name] = hashlib.sha256(data := save(arrays)).hexdigest()
             beside[name].write_bytes(data)
-        told = {"format": FORMAT, "fingerprint": _fingerprint(sums).hex(), "config": dict(config), "files": sums}
-        for name, data in {**extra, DESCRIPTION: (json.dumps(told, indent=2) + "\n").encode()}.items():
+        means = {name: array for name, array in networks.items() if name.startswith(CODING_NETWORKS)}
+        description = {
+            "format": FORMAT, "fingerprint": _fingerprint({**integers, **means}, config).hex(),
+            "version": _version(sums, config), "config": dict(config), "files": sums,
+        }  # fmt: skip
+        for name, data in {**extra, DESCRIPTION: (json.dumps(description, indent=2) + "\n").encode()}.items():
             beside[name].write_bytes(data)
     except BaseException:
         for path in beside.values():
@@ -226,9 +249,20 @@ def _verified(folder: Path, states: tuple[tuple[str, int, int], ...]) -> Bundle:
     for name, expected in sums.items():
         if (actual := sha256(folder / name)) != expected:
             raise WeightsError(f"weights file {folder / name} is altered or incomplete: SHA-256 {actual[:12]}...")
-    if _fingerprint(sums).hex() != description["fingerprint"]:
-        raise WeightsError(f"{folder / DESCRIPTION}: fingerprint {description['fingerprint']} is not that of its files")
-    return Bundle(folder, description["config"], _fingerprint(sums), tuple(sums))
+    config, path = description["config"], folder / DESCRIPTION
+    if (version := _version(sums, config)) != description["version"]:
+        raise WeightsError(
+            f"{path}: the configuration or a sum is altered: version {description['version']} is {version}"
+        )
+    arrays = _load(folder / CODING_FILE)
+    for name in sums:
+        if name != CODING_FILE:
+            arrays |= _load(folder / name, CODING_NETWORKS)
+    if (fingerprint := _fingerprint(arrays, config)).hex() != description["fingerprint"]:
+        raise WeightsError(
+            f"{path}: fingerprint {description['fingerprint']} is not that of its coding, {fingerprint.hex()}"
+        )
+    return Bundle(folder, config, fingerprint, version, tuple(sums))
 
 
 def _describe(folder: Path) -> dict[str, Any]:
@@ -241,21 +275,38 @@ def _describe(folder: Path) -> dict[str, Any]:
         raise WeightsError(f"no weights in {folder}: {DESCRIPTION}: {error.strerror}") from None
     except ValueError as error:
         raise WeightsError(f"{path} is not JSON: {error}") from None
-    if not isinstance(description, dict) or description.keys() != {"format", "fingerprint", "config", "files"}:
+    if not isinstance(description, dict) or "format" not in description:
         raise WeightsError(f"{path} does not describe weights")
     if description["format"] != FORMAT:
-        raise WeightsError(f"{path} is of format {description['format']}; this sodec reads {FORMAT}")
+        raise WeightsError(
+            f"{path} is of format {description['format']}; this sodec reads {FORMAT}: export the checkpoint again"
+        )
+    if description.keys() != {"format", "fingerprint", "version", "config", "files"}:
+        raise WeightsError(f"{path} does not describe weights")
     return description
 
 
-def _fingerprint(sums: Mapping[str, str]) -> bytes:
-    lines = "".join(f"{name} {sums[name]}\n" for name in sorted(sums))
-    return hashlib.sha256(lines.encode()).digest()[:3]
+def _fingerprint(arrays: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> bytes:
+    """The name of a coding, of the arrays and fields that decide y_hat, whatever files they are in."""
+    digest = hashlib.sha256(json.dumps({name: config.get(name) for name in CODING_FIELDS}).encode())
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return FORMER.get(digest.hexdigest(), digest.digest()[:NAME_BYTES])
 
 
-def _load(path: Path) -> dict[str, np.ndarray]:
+def _version(sums: Mapping[str, str], config: Mapping[str, Any]) -> str:
+    """The name of all weights."""
+    lines = "".join(f"{name} {sums[name]}\n" for name in sorted(sums)) + json.dumps(dict(config), sort_keys=True)
+    return hashlib.sha256(lines.encode()).hexdigest()[: 2 * NAME_BYTES]
+
+
+def _load(path: Path, prefixes: tuple[str, ...] = ("",)) -> dict[str, np.ndarray]:
+    """The tensors of a file whose names begin with one of `prefixes`."""
     try:
-        return load_file(path)
+        with safe_open(path, "numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefixes)}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"weights file {path} can't be read: {error}") from None
 
