@@ -34,10 +34,11 @@ from sodec.models.coding import QualityGain, QualityShift
 from sodec.models.ddim import ddim
 from sodec.train import stages
 from sodec.train.data import Crops, load_pictures
+from sodec.train.losses import make_perceptual
+from sodec.train.optimise import learning_rate
 from sodec.train.parts import Parts
-from sodec.train.perceptual import make_perceptual
-from sodec.train.run import _fast_bfloat16, learning_rate
 from sodec.train.stages import CODING, DECODER, STAGES, Batch, Stage
+from sodec.train.state import _fast_bfloat16
 
 SMALL = dataclasses.replace(
     LITE, name="small", y_channels=96, z_channels=48, analysis=(24, 48, 96), hyper=64, content=32, context=64,
@@ -153,11 +154,10 @@ class Study:
             progress = step / self.steps
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(plan, step, progress)
-            batch = Batch(crops.batch(self.batch, self.size).float() / 255, torch.full((self.batch,), price(progress)))
-            if plan.perceptual:
-                batch.perceptual = self.perceptual
+            x, quality = crops.batch(self.batch, self.size).float() / 255, torch.full((self.batch,), price(progress))
+            batch = Batch(x, quality, self.perceptual if plan.perceptual else None)
             with self.autocast():
-                loss, _ = plan.loss(parts, batch)
+                loss = plan.loss(parts, batch).loss
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -169,7 +169,7 @@ class Study:
         if not path.exists():
             torch.save(make().state_dict(), path)
         parts = one_rate(Parts(config))
-        parts.load_state_dict(torch.load(path))
+        parts.load_state_dict(torch.load(path, weights_only=True))
         return parts
 
     def coding(self, quality: float, config: ModelConfig) -> Parts:

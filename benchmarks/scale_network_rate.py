@@ -17,7 +17,7 @@ import torch.nn.functional as F
 import sodec
 from sodec.evaluate.run import find_pictures, read_picture
 from sodec.stream import container, symbols
-from sodec.train.export import restore
+from sodec.train.checkpoint import restore
 
 QUALITIES = (1, 50, 100)
 

@@ -9,7 +9,7 @@ from torch import nn
 
 pytest.importorskip("compressai", reason="needs the extra 'train'")
 
-from sodec.train.bound import LARGEST, Bound
+from sodec.train.optimise import LARGEST, Bound
 
 
 def largest(layer):

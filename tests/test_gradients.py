@@ -11,9 +11,9 @@ from torch import nn
 
 pytest.importorskip("compressai", reason="needs the extra 'train'")
 
-from sodec.train import gradients
-from sodec.train.gradients import Gradients
-from sodec.train.stages import Batch
+from sodec.train import optimise
+from sodec.train.optimise import Gradients
+from sodec.train.stages import Batch, Outcome
 
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -30,7 +30,7 @@ class Objective(nn.Module):
         error = (batch.quality * colour.square().sum(1)).mean()
         if batch.x.shape[-1] > 8:
             error = error + self.weights[1].square().sum()
-        return error, {"error": error}
+        return Outcome(error, {"error": error})
 
 
 def taken(graphs, device="cpu"):
@@ -42,7 +42,7 @@ def taken(graphs, device="cpu"):
     found = []
     for side in (8, 16, 8):
         x = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8).to(device)
-        _, values = compute(x, torch.tensor([1.0, 100.0], device=device))
+        values = compute(x, torch.tensor([1.0, 100.0], device=device)).values
         grads = [torch.zeros(3) if w.grad is None else w.grad.cpu().clone() for w in objective.weights]
         found.append((grads, {name: float(value) for name, value in values.items()}))
     return found
@@ -64,7 +64,7 @@ def test_a_replayed_step_leaves_the_gradients_of_its_own_batch(monkeypatch):
             function(*inputs)
         return function
 
-    monkeypatch.setattr(gradients, "Captured", capture)
+    monkeypatch.setattr(optimise, "Captured", capture)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
     same(taken(True), taken(False))
     assert len(captured) == 2, "a graph of each size"

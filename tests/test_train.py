@@ -4,6 +4,7 @@ pytest tests/test_train.py
 """
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -27,13 +28,13 @@ from sodec.models import SD21_TINY, TINY, SodecModel
 from sodec.models.export import TRAINING_FILE
 from sodec.stream.container import read
 from sodec.train import losses
-from sodec.train.average import Average
-from sodec.train.checkpoint import parts_of
+from sodec.train.checkpoint import export, parts_of, restore
 from sodec.train.data import Ahead, Crops, load_pictures
-from sodec.train.export import export, restore
+from sodec.train.optimise import Average, learning_rate
+from sodec.train.options import Options
 from sodec.train.parts import Parts
-from sodec.train.run import learning_rate, train
-from sodec.train.stages import STAGES, Batch, lowest_quality
+from sodec.train.run import train
+from sodec.train.stages import RECIPE, STAGES, Batch, Outcome, lowest_quality
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,8 @@ def run(data, tmp_path_factory):
     cache = tmp_path_factory.mktemp("cache")
 
     def call(stage, out, **options):
-        return train(stage, data, cache, out, **{"model": "tiny", "batch": 2, "size": 64, "steps": 3, **options})
+        defaults = {"cache": cache, "model": "tiny", "batch": 2, "size": 64, "steps": 3}
+        return train(stage, Options(data, out, **{**defaults, **options}))
 
     return call
 
@@ -99,12 +101,12 @@ def test_pieces_equal_one_run(run, tmp_path):
     whole = run("compression", tmp_path / "whole", steps=4)
     for _ in range(20):
         pieces = run("compression", tmp_path / "pieces", steps=4, max_minutes=0.0001)
-    assert torch.load(pieces, weights_only=False)["step"] == 4
+    assert torch.load(pieces, weights_only=True)["step"] == 4
     same(whole, pieces)
 
 
 def same(one, other):
-    one, other = (torch.load(path, weights_only=False) for path in (one, other))
+    one, other = (torch.load(path, weights_only=True) for path in (one, other))
     for kind in ("parts", "average"):
         for name, value in one[kind].items():
             assert torch.equal(value, other[kind][name]), name
@@ -126,7 +128,7 @@ def test_sigterm_saves_and_the_run_goes_on_as_if_nothing_had_been(run, data, tmp
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
     checkpoint = tmp_path / "ended" / "compression.pt"
-    assert 0 < torch.load(checkpoint, weights_only=False)["step"] < 40
+    assert 0 < torch.load(checkpoint, weights_only=True)["step"] < 40
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -152,7 +154,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(run, tmp_path, monkeypatch)
 
 def test_adapters_train_the_unet_and_are_merged(chain, run, tmp_path):
     path = run("warm-up", tmp_path, start=(chain["compression"], chain["denoiser"]), lora_rank=2)
-    saved = torch.load(path, weights_only=False)
+    saved = torch.load(path, weights_only=True)
     assert any("lora_A" in name for name in saved["parts"])
     parts, touched = parts_of(path)
     assert "unet" in touched
@@ -168,7 +170,7 @@ def test_adapters_train_the_unet_and_are_merged(chain, run, tmp_path):
 def test_the_critic_learns_and_leaves_the_coding_alone(chain, run, tmp_path):
     pytest.importorskip("stlpips_pytorch")
     path = run("adversarial", tmp_path, start=(chain["annealing"],), size=96)
-    saved, before = torch.load(path, weights_only=False), parameters(chain["annealing"])
+    saved, before = torch.load(path, weights_only=True), parameters(chain["annealing"])
     assert saved["critic"] is not None
     line = json.loads((tmp_path / "adversarial.jsonl").read_text().splitlines()[0])
     assert {"deceit", "critic"} <= line.keys()
@@ -180,13 +182,13 @@ def test_the_critic_learns_and_leaves_the_coding_alone(chain, run, tmp_path):
 def test_two_processes_share_a_step(data, tmp_path):
     """The first writes for both; each has drawn pictures of its own."""
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "sodec.train",
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "sodec", "train",
         "compression", "--data", data, "--out", tmp_path, "--model", "tiny", "--batch", 2, "--size", 64, "--steps", 3,
         "--threads", 1,
     ]  # fmt: skip
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    saved = torch.load(tmp_path / "compression.pt", weights_only=False)
+    saved = torch.load(tmp_path / "compression.pt", weights_only=True)
     assert saved["step"] == 3
     assert len(saved["random"]) == 2
     crops = [state["crops"]["state"] for state in saved["random"]]
@@ -396,7 +398,12 @@ def test_crops_are_drawn_from_the_pictures_and_resume(data, tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"stage": "nap"}, "'nap'"), ({"steps": None}, "steps or minutes"), ({"minutes": 1.0}, "steps or minutes")],
+    [
+        ({"stage": "nap"}, "'nap'"),
+        ({"model": "huge"}, "'huge'"),
+        ({"steps": None}, "steps or minutes"),
+        ({"minutes": 1.0}, "steps or minutes"),
+    ],
 )
 def test_bad_options_are_named(run, tmp_path, options, message):
     stage = options.pop("stage", "autoencoder")
@@ -413,10 +420,92 @@ def test_empty_folder_and_foreign_checkpoint_are_named(tmp_path):
         export(tmp_path / "other.pt", tmp_path / "out")
 
 
+class Payload:
+    """Pickled, it is a call of `os.mkdir`: what unpickling it makes shows whether the call was run."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("place", ["alone", "parts", "random", "config"])
+@pytest.mark.parametrize("reader", ["export", "start", "resume"])
+def test_a_checkpoint_that_carries_code_is_refused_and_not_run(place, reader, chain, run, tmp_path):
+    state = torch.load(chain["compression"], weights_only=True)
+    payload = Payload(tmp_path / "pwned")
+    path = tmp_path / "compression.pt"
+    torch.save(payload if place == "alone" else {**state, place: payload}, path)
+    read = {
+        "export": lambda: export(path, tmp_path / "out"),
+        "start": lambda: run("annealing", tmp_path, start=(path,)),
+        "resume": lambda: run("compression", tmp_path),
+    }[reader]
+    with pytest.raises(TrainingError, match=r"compression\.pt is not a checkpoint"):
+        read()
+    assert not (tmp_path / "pwned").exists()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"config": {"name": "tiny"}},
+        {"config": ["tiny"]},
+        {"parts": {}},
+        {"parts": None},
+        {"lora": "two"},
+        {"average": [1, 2]},
+        {"touched": 7},
+    ],
+)
+def test_a_checkpoint_whose_fields_do_not_fit_is_named(change, chain, run, tmp_path):
+    path = tmp_path / "compression.pt"
+    torch.save({**torch.load(chain["compression"], weights_only=True), **change}, path)
+    with pytest.raises(TrainingError, match=r"compression\.pt"):
+        export(path, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "change", [{"optimizer": {}}, {"random": [None]}, {"parts": {}}, {"step": None}, {"config": 1}]
+)
+def test_a_run_does_not_go_on_from_a_checkpoint_that_does_not_fit(change, chain, run, tmp_path):
+    path = tmp_path / "compression.pt"
+    torch.save({**torch.load(chain["compression"], weights_only=True), **change}, path)
+    with pytest.raises(TrainingError, match=r"compression\.pt"):
+        run("compression", tmp_path)
+
+
+def test_help_lists_the_stages_and_needs_no_extra():
+    code = (
+        "import sys; sys.modules['compressai'] = sys.modules['accelerate'] = None\n"
+        "from sodec.cli import main; main(sys.argv[1:])"
+    )
+    done = [
+        subprocess.run([sys.executable, "-c", code, "train", *rest], capture_output=True, text=True)
+        for rest in (["--help"], ["all", "--data", "x", "--out", "y"])
+    ]
+    assert done[0].returncode == 0, done[0].stderr
+    words = done[0].stdout.replace(",", " ").split()
+    assert set(STAGES) <= set(words)
+    assert [step.stage for step in RECIPE] == [word for word in words if word in STAGES][: len(RECIPE)]
+    assert done[1].returncode == 2
+    assert "pip install 'sodec[train]'" in done[1].stderr
+    assert "Traceback" not in done[1].stderr
+
+
+def test_options_of_one_stage_are_refused_for_all(data, tmp_path):
+    arguments = ["train", "all", "--data", str(data), "--out", str(tmp_path), "--model", "tiny", "--steps", "8"]
+    done = CliRunner().invoke(main, [*arguments, "--learning-rate", "0.1"])
+    assert done.exit_code == 2
+    assert "--learning-rate" in done.output
+
+
 def test_nan_stops_with_the_parts_of_the_loss(monkeypatch, run, tmp_path):
     def broken(parts, batch):
         loss = sum(p.sum() for p in parts.model.analysis.parameters()) * float("nan")
-        return loss, {"mse_f": loss}
+        return Outcome(loss, {"mse_f": loss})
 
     from sodec.train import stages as module
 
@@ -428,10 +517,8 @@ def test_nan_stops_with_the_parts_of_the_loss(monkeypatch, run, tmp_path):
 
 def test_the_learned_perceptual_term_reaches_the_weights():
     pytest.importorskip("stlpips_pytorch")
-    from sodec.train.perceptual import make_perceptual
-
     x = torch.rand(2, 3, 96, 96, requires_grad=True)
-    loss = make_perceptual(crops=1, size=64)(x, torch.rand(2, 3, 96, 96))
+    loss = losses.make_perceptual(crops=1, size=64)(x, torch.rand(2, 3, 96, 96))
     assert loss.shape == (1,)
     loss.sum().backward()
     assert loss > 0

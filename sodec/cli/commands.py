@@ -22,6 +22,7 @@ from . import folders
 from .bench import bench_command
 from .compare import compare_command
 from .evaluate import eval_command
+from .train import export_command, train_command
 from .ui import ui_command
 
 if TYPE_CHECKING:
@@ -197,28 +198,6 @@ def demo(picture: Path | None, output: Path, quality: float, **model: Any) -> No
     run_demo(_codec(**model), picture, output, quality, write_file, click.echo)
 
 
-@main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def train(arguments: tuple[str, ...]) -> None:
-    """Train a model, stage by stage (extra: train). `sodec train --help` lists the stages."""
-    _need("train", "compressai")
-    from ..train.__main__ import main as run
-
-    run(list(arguments))
-
-
-@main.command()
-@click.argument("checkpoint", type=PathArgument)
-@click.argument("folder", type=PathArgument)
-def export(checkpoint: Path, folder: Path) -> None:
-    """Write a checkpoint of training as a FOLDER of weights, for --weights (extra: train)."""
-    _need("train", "compressai")
-    from ..train.export import export as write
-
-    bundle = write(checkpoint, folder)
-    click.echo(f"{folder}: model {bundle.name}, weights {bundle.fingerprint.hex()}")
-
-
 @main.command()
 @click.argument("model", default="sd21")
 @click.option("--unet", metavar="SOURCE", help="A folder in diffusers' layout, or a hub id, as owner/name@revision "
@@ -246,6 +225,8 @@ main.add_command(eval_command)
 main.add_command(bench_command)
 main.add_command(compare_command)
 main.add_command(ui_command)
+main.add_command(train_command)
+main.add_command(export_command)
 
 
 def _codec(
@@ -383,13 +364,6 @@ def _region(value: str | None) -> tuple[int, ...] | None:
         return tuple(int(part) for part in value.split(","))
     except ValueError:
         raise ViewError(f"region {value!r} is not four whole numbers X,Y,W,H") from None
-
-
-def _need(extra: str, module: str) -> None:
-    import importlib.util
-
-    if importlib.util.find_spec(module) is None:
-        _fail(f"this command needs {module}: pip install 'sodec[{extra}]'")
 
 
 def _warning(message: Warning | str, *_: Any) -> None:

@@ -1,18 +1,20 @@
-"""The critic of the adversarial finish: patches of a picture, given the latent that it was decoded from.
+"""The critic of the adversarial stage, its losses, and its own step.
 
-Conditional patch discriminator with the non-saturating loss, as HiFiC (Mentzer et al., NeurIPS 2020).
+A conditional patch discriminator with the non-saturating loss, as in HiFiC (Mentzer et al., NeurIPS 2020).
 """
 
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-CONDITION = 12  # channels that the latent is reduced to before it is laid over the picture
+CONDITION = 12  # channels that y_hat is reduced to before it is concatenated with the picture
+BETAS = (0.5, 0.99)  # of Adam
 
 
 class Critic(nn.Module):
@@ -26,18 +28,40 @@ class Critic(nn.Module):
         self.leave = spectral_norm(nn.Conv2d(widths[-1], 1, 1))
 
     def forward(self, x: Tensor, y_hat: Tensor) -> Tensor:
-        known = F.interpolate(F.leaky_relu(self.condition(y_hat), 0.2), scale_factor=16, mode="nearest")
-        x = torch.cat([2 * x - 1, known.to(x.dtype)], 1)
+        condition = F.interpolate(F.leaky_relu(self.condition(y_hat), 0.2), scale_factor=16, mode="nearest")
+        x = torch.cat([2 * x - 1, condition.to(x.dtype)], 1)
         for layer in self.layers:
             x = F.leaky_relu(layer(x), 0.2)
         return self.leave(x)
 
 
 def generator_loss(logits: Tensor) -> Tensor:
-    """-log D of decoded pictures, averaged."""
+    """Mean of -log D over decoded pictures."""
     return F.softplus(-logits.float()).mean()
 
 
 def critic_loss(real: Tensor, decoded: Tensor) -> Tensor:
-    """-log D of originals - log(1 - D) of decoded pictures, averaged."""
+    """Mean of -log D over originals plus mean of -log(1 - D) over decoded pictures."""
     return F.softplus(-real.float()).mean() + F.softplus(decoded.float()).mean()
+
+
+class Adversary:
+    """A critic with its optimiser."""
+
+    def __init__(self, y_channels: int, learning_rate: float, accelerator: Any) -> None:
+        self.accelerator = accelerator
+        self.critic: nn.Module = Critic(y_channels).to(accelerator.device)
+        self.optimizer: Any = torch.optim.Adam(self.critic.parameters(), learning_rate, BETAS)
+
+    def step(self, x: Tensor, decoded: Tensor, y_hat: Tensor) -> Tensor:
+        """One step of the critic on originals x and decoded pictures, (B, 3, H, W) each; returns its loss."""
+        with self.accelerator.autocast():
+            loss = critic_loss(self.critic(x, y_hat), self.critic(decoded.float(), y_hat))
+        self.optimizer.zero_grad(set_to_none=True)
+        self.accelerator.backward(loss)
+        # The critic is small, so that several processes average its gradients here instead of by a wrapper.
+        for parameter in self.critic.parameters():
+            if parameter.grad is not None:
+                parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
+        self.optimizer.step()
+        return loss.detach()

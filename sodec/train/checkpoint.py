@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, read back as parts, averaged and merged as they will be used."""
+"""Files of training: checkpoints, and folders of weights that the codec reads and that training goes on from."""
 
 from __future__ import annotations
 
@@ -7,43 +7,117 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as to_safetensors
 
-from ..errors import TrainingError
+from .. import weights
+from ..errors import SodecError, TrainingError
 from ..models import ModelConfig
-from . import lora
-from .parts import Parts
+from ..models.export import TRAINING_FILE, coding_of, networks_of
+from .parts import Parts, prior_tables
+
+ONLY_TRAINING = ("prior.", "latent_encoder.", "model.scale_network.")  # prefixes of what the codec does not read
+NEEDED = {"parts", "config", "touched", "lora", "average"}  # keys of a checkpoint without which it is none
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Beside it first, then renamed: an interrupted or failed write leaves the last good checkpoint."""
-    beside = path.with_suffix(".tmp")
+    """Writes a checkpoint. If that fails or is interrupted, the checkpoint before it stays as it was."""
+    partial = path.with_suffix(".tmp")
     try:
-        torch.save(state, beside)
-        os.replace(beside, path)
+        torch.save(state, partial)
+        os.replace(partial, path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        beside.unlink(missing_ok=True)
-        raise TrainingError(f"{path} can't be written: {error}; the one before is whole") from None
+        partial.unlink(missing_ok=True)
+        raise TrainingError(f"{path} can't be written: {error}; the checkpoint before it is unharmed") from None
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The state that `save` wrote. `TrainingError` where it is no checkpoint."""
+    """The state that `save` wrote. No code of the file is run: only tensors and plain values are read.
+
+    Raises
+    ------
+    TrainingError
+        The file can't be read, holds anything else, or is no checkpoint of training.
+    """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=False)
-        if not {"parts", "config", "touched"} <= state.keys():
-            raise KeyError("parts, config, touched")
-    except Exception as error:  # whatever torch and pickle raise on foreign bytes
-        raise TrainingError(f"{path} is not a checkpoint of training: {type(error).__name__}: {error}") from None
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if missing := NEEDED - state.keys():
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+        if not isinstance(state["config"], dict):
+            raise ValueError("config is no dictionary")
+    except Exception as error:  # torch and pickle raise errors of every kind on foreign bytes
+        reason = str(error).splitlines()[0] if str(error) else ""
+        raise TrainingError(f"{path} is not a checkpoint of training ({type(error).__name__}: {reason})") from None
     return dict(state)
 
 
 def parts_of(path: Path) -> tuple[Parts, set[str]]:
-    """The parts of a checkpoint, their averages where it has them, LoRA merged; and the names of those trained."""
+    """The parts of a checkpoint as they are used, averaged and with adapters merged; and the names of those trained.
+
+    Raises
+    ------
+    TrainingError
+        As `load`; or the tensors do not fit the configuration.
+    """
     state = load(path)
-    parts = Parts(ModelConfig.from_dict(state["config"]))
-    if state["lora"]:
-        lora.inject(parts, state["lora"])
-    parts.load_state_dict(state["parts"])
-    if state["average"]:
-        parts.load_state_dict(state["average"], strict=False)
-    lora.merge(parts)
-    return parts, set(state["touched"])
+    try:
+        parts = Parts(ModelConfig.from_dict(state["config"]))
+        if state["lora"]:
+            parts.add_adapters(state["lora"])
+        parts.load_state_dict(state["parts"])
+        if state["average"]:
+            parts.load_state_dict(state["average"], strict=False)
+        parts.merge_adapters()
+        trained = set(state["touched"])
+    except (SodecError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+        raise TrainingError(f"{path} does not fit its configuration: {str(error).splitlines()[0]}") from None
+    return parts, trained
+
+
+def load_parts(parts: Parts, path: Path) -> set[str]:
+    """Copies what a checkpoint has trained, or all of a folder of weights, into `parts`; returns the parts' names."""
+    if path.is_dir():
+        source = restore(path)
+        names = set(source.names())
+    else:
+        source, names = parts_of(path)
+    if source.model.config != parts.model.config:
+        raise TrainingError(f"{path} is of configuration {source.model.config.name!r}, not {parts.model.config.name!r}")
+    for name in names:
+        parts.part(name).load_state_dict(source.part(name).state_dict())
+    return names
+
+
+def export(path: Path, folder: Path) -> weights.Bundle:
+    """Writes checkpoint `path` as a folder of weights: networks in float16, what decides the symbols in integers.
+
+    Beside them goes train.safetensors, which only `restore` reads; it is not part of the fingerprint.
+    """
+    parts, _ = parts_of(path)
+    tensors = {name: t.contiguous() for name, t in parts.state_dict().items() if name.startswith(ONLY_TRAINING)}
+    extra = {TRAINING_FILE: to_safetensors(tensors)}
+    coding, networks = coding_of(parts.model, *prior_tables(parts.prior)), networks_of(parts.model)
+    return weights.write(folder, parts.model.config.to_dict(), coding, networks, extra)
+
+
+def restore(folder: Path) -> Parts:
+    """The parts that `export` wrote, to go on training. They are the same, except that networks are in float16.
+
+    A folder of `sodec init` has no prior yet; the prior then begins as a new one.
+
+    Raises
+    ------
+    TrainingError
+        train.safetensors is missing or damaged, or does not fit.
+    """
+    bundle = weights.find("", folder)
+    parts = Parts(ModelConfig.from_dict(dict(bundle.config)))
+    new = {f"prior.{name}": value for name, value in parts.prior.state_dict().items()}
+    try:
+        state = new | load_file(folder / TRAINING_FILE)
+        state |= {f"model.{name}": torch.from_numpy(array).float() for name, array in bundle.tensors().items()}
+        parts.load_state_dict(state)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise TrainingError(f"training can't go on from {folder}: {error}") from None
+    return parts

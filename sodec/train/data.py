@@ -1,4 +1,4 @@
-"""Training pictures: every picture of a folder of tar shards (or files), decoded once, then cropped at random."""
+"""Training pictures: all pictures of a folder of files or tar shards, decoded once, then cropped at random."""
 
 from __future__ import annotations
 
@@ -19,34 +19,39 @@ from torch import Tensor
 from ..errors import TrainingError
 
 SUFFIXES = {".avif", ".bmp", ".jpg", ".jpeg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-REDUCED = 0.2  # share of crops taken 1.25 to 2 times as large and reduced: other scales of the same things
+REDUCED = 0.2  # share of crops that are cut 1.25 to 2 times as large and then reduced, to show other scales
 
 
 def load_pictures(folder: Path, cache: Path, exclude: frozenset[str] = frozenset()) -> list[np.ndarray]:
-    """All pictures of at least 128x128 under `folder` as uint8 (H, W, 3) views of one memory-mapped file.
+    """All pictures of at least 128x128 in `folder`, as uint8 (H, W, 3) views of one memory-mapped file.
 
-    The decoded pixels are kept in `cache`; delete it when the folder or `exclude` (names left out) changes.
-    Files that can't be decoded are left out with one warning that counts them. Raises `TrainingError` where the folder
-    can't be read or has no picture.
+    The decoded pixels are kept in `cache`: delete it when the folder changes, or `exclude`, the names to leave out.
+    Files that can't be decoded are left out, with one warning that counts them.
+
+    Raises
+    ------
+    TrainingError
+        The folder can't be read or has no picture that is large enough.
     """
     index, pixels = cache / "index.npy", cache / "pixels.u8"
     if not index.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        sizes, bad = [], []
+        sizes, undecodable = [], []
         with open(pixels, "wb") as out:
             for name, data in _files(folder):
                 if name in exclude:
                     continue
                 try:
                     picture = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-                except Exception:  # decoders of damaged files raise whatever they like
-                    bad.append(name)
+                except Exception:  # decoders raise errors of every kind on damaged files
+                    undecodable.append(name)
                     continue
                 if min(picture.shape[:2]) >= 128:
                     sizes.append(picture.shape[:2])
                     picture.tofile(out)
-        if bad:
-            warnings.warn(f"{len(bad)} files of {folder} can't be decoded, as {bad[0]}; left out", stacklevel=2)
+        if undecodable:
+            message = f"{len(undecodable)} files of {folder} can't be decoded and are left out, as {undecodable[0]}"
+            warnings.warn(message, stacklevel=2)
         if not sizes:
             raise TrainingError(f"no pictures of 128x128 or more in {folder}")
         np.save(index, np.array(sizes))
@@ -79,32 +84,35 @@ class Crop(NamedTuple):
     picture: np.ndarray
     top: int
     left: int
-    side: int  # before it is reduced
+    side: int  # in the picture, before the crop is reduced
     flipped: bool
 
 
 class Crops:
-    """Random square crops, flipped and reduced at random, pictures drawn by their area. Its state resumes."""
+    """Draws square crops, some flipped and some reduced, from pictures with a probability in proportion to area.
+
+    A run resumes by the state of `random`.
+    """
 
     def __init__(self, pictures: list[np.ndarray], seed: int) -> None:
         self.pictures = pictures
         area = np.array([p.shape[0] * p.shape[1] for p in pictures], float)
-        self.chance = area / area.sum()
+        self.probabilities = area / area.sum()
         self.random = np.random.default_rng(seed)
 
     def draw(self, count: int, size: int) -> tuple[list[Crop], int]:
-        """`count` crops and the side of all of them: `size`, or up to 48 less, but at least 64.
+        """`count` crops, and the side that all of them get: `size` or up to 48 less in steps of 16, but at least 64.
 
-        In steps of 16: the lower levels of the networks have to be padded for most pictures, and a model that saw
-        multiples of 64 alone left their last columns 6 grey levels too bright.
+        Most pictures are padded for the lower levels of the networks. A model that had only seen multiples of 64 left
+        the last columns of such pictures 6 grey levels too bright.
         """
         sides = range(max(min(64, size), size - 48), size + 1, 16)
         size = sides[self.random.integers(len(sides))]
         crops = []
-        for picture in self.random.choice(len(self.pictures), count, p=self.chance):
+        for picture in self.random.choice(len(self.pictures), count, p=self.probabilities):
             height, width = self.pictures[picture].shape[:2]
-            wanted = round(size * self.random.uniform(1.25, 2)) if self.random.random() < REDUCED else size
-            side = min(wanted, height, width)
+            whole = round(size * self.random.uniform(1.25, 2)) if self.random.random() < REDUCED else size
+            side = min(whole, height, width)
             top, left = self.random.integers(0, [height - side + 1, width - side + 1])
             crops.append(Crop(self.pictures[picture], top, left, side, self.random.random() < 0.5))
         return crops, size
@@ -117,8 +125,8 @@ class Crops:
 def cut(crops: list[Crop], size: int) -> Tensor:
     """The pixels of crops, each reduced or padded to size x size: (count, 3, size, size) uint8, channels_last.
 
-    By NumPy: torch would bring threads of its own for the thread that does it, and with more of them than cores OpenMP
-    stops to spin at its barriers: a step of the finish took 0.78 s in place of 0.52.
+    By NumPy, because torch would start OpenMP threads in the calling thread. With more threads than cores OpenMP no
+    longer spins at its barriers: a step of the stage "finish" took 0.78 s instead of 0.52 s.
     """
     out = np.empty((len(crops), size, size, 3), np.uint8)
     for i, (picture, top, left, side, flipped) in enumerate(crops):
@@ -132,23 +140,23 @@ def cut(crops: list[Crop], size: int) -> Tensor:
 
 
 class Ahead:
-    """Batches made by threads before they are asked for, two ahead of each thread.
+    """Batches that threads cut in advance, two per thread.
 
-    `state` is of the generator as the last batch taken left it: drawing is in order, whatever the threads do.
-    `pinned` puts the pixels where a GPU fetches them by itself.
+    `state` is that of the generator after the last batch that was taken: crops are drawn in order, whatever the threads
+    do. `pinned` puts the pixels into pinned memory, from which a GPU copies them without waiting.
     """
 
     def __init__(self, crops: Crops, count: int, size: int, threads: int = 1, pinned: bool = False) -> None:
         self.state: Any = crops.random.bit_generator.state
         self._crops, self._count, self._size, self._pinned = crops, count, size, pinned
         self._pool = ThreadPoolExecutor(threads, "sodec-crops")
-        self._ready: deque[tuple[Future[Tensor], Any]] = deque()
+        self._queue: deque[tuple[Future[Tensor], Any]] = deque()
         for _ in range(2 * threads):
-            self._ask()
+            self._draw()
 
-    def _ask(self) -> None:
+    def _draw(self) -> None:
         crops, size = self._crops.draw(self._count, self._size)
-        self._ready.append((self._pool.submit(self._cut, crops, size), self._crops.random.bit_generator.state))
+        self._queue.append((self._pool.submit(self._cut, crops, size), self._crops.random.bit_generator.state))
 
     def _cut(self, crops: list[Crop], size: int) -> Tensor:
         pixels = cut(crops, size)
@@ -156,10 +164,10 @@ class Ahead:
 
     def take(self) -> Tensor:
         """The next batch: (count, 3, side, side) uint8."""
-        future, state = self._ready.popleft()
+        future, state = self._queue.popleft()
         pixels = future.result()
         self.state = state
-        self._ask()
+        self._draw()
         return pixels
 
     def close(self) -> None:

@@ -1,8 +1,9 @@
-"""Rate, distortion and perception, each a function of a few lines."""
+"""Rate, distortion and perception: each term is a pure function of tensors."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -29,11 +30,12 @@ def log_linear(quality: Tensor, low: float, high: float) -> Tensor:
 def laplace_bits(residual: Tensor, index: Tensor, config: ModelConfig) -> Tensor:
     """Bits of round(residual) under the table at `index`, by the density of residual + uniform noise.
 
-    -log2 of what a Laplace distribution has in x - 1/2..x + 1/2 per element, elements summed per picture: (B,). The
-    noise stands for rounding (Balle et al., ICLR 2018). Below index 0 the table is SKIP; its scale is the bound.
+    Per element, -log2 of the mass that a Laplace distribution has in x - 1/2..x + 1/2; summed over the elements of a
+    picture: (B,). The noise stands for rounding (Balle et al., ICLR 2018). Index 0 is SKIP, which is not coded; indexes
+    below it count as 0.
 
-    Laplace and not Gauss: counted over pictures, the symbols of one index are 0 in 54 of 100 cases where a Gaussian
-    of the same deviation has 43 and this has 55.
+    Laplace and not Gauss: over pictures, 54 % of the symbols of one index are 0. A Laplace distribution of the same
+    standard deviation gives 55 %, a Gaussian 43 %.
     """
     index = bounded(index, 0.0, config.scale_count - 1.0)
     rate = math.sqrt(2) / (config.scale_min * torch.exp(config.scale_step * index))
@@ -50,8 +52,8 @@ def squared_error(x: Tensor, target: Tensor) -> Tensor:
 def structure(x: Tensor, target: Tensor) -> Tensor:
     """-log MS-SSIM, with 8x8 boxes every second pixel in place of Gaussian windows: (B,).
 
-    Five scales and their weights as Wang, Simoncelli and Bovik (2003); a picture too small for all has fewer. MSE alone
-    blurs what this keeps, the local contrast.
+    Five scales with the weights of Wang, Simoncelli and Bovik (2003); fewer where the picture is too small. It keeps
+    local contrast, which MSE alone blurs.
     """
     total = torch.zeros(len(x), device=x.device)
     a, b = x.float(), target
@@ -74,10 +76,10 @@ def _boxes(x: Tensor) -> Tensor:
 
 
 def lattice(x: Tensor, target: Tensor) -> Tensor:
-    """255^2 times the squared mean error of each of the 4x4 phases that the last shuffle lays side by side: (B,).
+    """255^2 times the squared mean error of each of the 4x4 phases of the last pixel shuffle: (B,).
 
-    A bias of a phase is a lattice, worth little to MSE, welcome to ST-LPIPS and ugly to the eye. The means are of
-    32x32 pixels: of a whole crop, lattices of opposite signs would cancel.
+    A bias of one phase is a visible lattice. MSE hardly sees it, and ST-LPIPS even prefers it. The means are over 32x32
+    pixels, because over a whole crop lattices of opposite signs would cancel.
     """
     error = F.pixel_unshuffle((x.float() - target) * 255, 4)
     phases = F.avg_pool2d(error, min(8, *error.shape[-2:]), 4).reshape(len(x), 3, 16, -1)
@@ -85,12 +87,15 @@ def lattice(x: Tensor, target: Tensor) -> Tensor:
 
 
 def colour(x: Tensor, target: Tensor) -> Tensor:
-    """255^2 times the squared error of what differs from grey: (B,). Perceptual terms hardly see speckles of colour."""
+    """255^2 times the squared error of chroma, without the mean of R, G and B: (B,).
+
+    Perceptual terms hardly see coloured speckles.
+    """
     return _off_grey((x.float() - target) * 255).square().mean((1, 2, 3))
 
 
 def tint(x: Tensor, target: Tensor) -> Tensor:
-    """`colour` of the means of 16x16 pixels: (B,). A wall a little too pink is nothing to MSE, and seen at once."""
+    """`colour` of the means of 16x16 pixels: (B,). MSE hardly sees a wall that is a little too pink; the eye does."""
     return _off_grey(F.avg_pool2d((x.float() - target) * 255, 16)).square().mean((1, 2, 3))
 
 
@@ -99,11 +104,11 @@ def _off_grey(error: Tensor) -> Tensor:
 
 
 def repeats(added: Tensor, period: int = 16) -> Tensor:
-    """255^2 times what blocks of period x period pixels of `added` (B, C, H, W) share, or their negatives: (B,).
+    """255^2 times the mean |covariance| between blocks of period x period pixels of `added` (B, C, H, W): (B,).
 
-    Two blocks of texture are no more alike than chance has it; those of a pattern of the pixel shuffles, from 1/16 up,
-    are. ST-LPIPS takes such a mesh for detail. The mean of |covariance| over all pairs: a mesh that was looked for in
-    neighbours down and across came back along the diagonals.
+    Blocks of texture correlate only by chance; blocks of a mesh, which pixel shuffles from 1/16 upwards leave, all
+    correlate. ST-LPIPS takes such a mesh for detail. All pairs count: when only vertical and horizontal neighbours did,
+    the mesh came back along the diagonals.
     """
     height, width = (size // period * period for size in added.shape[-2:])
     blocks = F.pixel_unshuffle(255 * added.float()[..., :height, :width], period)
@@ -113,3 +118,26 @@ def repeats(added: Tensor, period: int = 16) -> Tensor:
     shared = (blocks.transpose(1, 2) @ blocks / blocks.shape[1]).abs()
     own = shared.diagonal(dim1=1, dim2=2).sum(1)
     return (shared.sum((1, 2)) - own) / max(1, count * (count - 1))
+
+
+def make_perceptual(
+    crops: int = 4, size: int = 96, device: torch.device | str = "cpu"
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """The learned perceptual term: shift-tolerant LPIPS (Ghildyal and Liu, ECCV 2022) with VGG features.
+
+    It returns a function of two batches (B, 3, H, W) in 0..1 that compares a random window of at most size x size
+    pixels of the first `crops` pictures: (crops,). Few and small on a CPU, where one evaluation costs as much as the
+    rest of a step. The variant with AlexNet judges results and is never trained on.
+    """
+    from stlpips_pytorch import stlpips
+
+    network = stlpips.LPIPS(net="vgg", variant="shift_tolerant", verbose=False).eval().requires_grad_(False).to(device)
+
+    def distance(x: Tensor, target: Tensor) -> Tensor:
+        side = min(size, *x.shape[-2:])
+        top, left = (int(torch.randint(0, whole - side + 1, ())) for whole in x.shape[-2:])
+        a, b = (picture[:crops, :, top : top + side, left : left + side].float() * 2 - 1 for picture in (x, target))
+        with torch.autocast(x.device.type, dtype=torch.bfloat16):
+            return network(a, b).float().flatten()
+
+    return distance

@@ -1,44 +1,66 @@
-"""What training holds beside the model, and the coded forward pass that every stage but the first shares."""
+"""The model with the networks that only training needs, and the coded forward pass that most stages share."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from compressai.entropy_models import EntropyBottleneck
 from torch import Tensor, nn
 
 from ..models import ModelConfig, SodecModel
-from .latent_encoder import LatentEncoder
+from ..models.blocks import ResBlock, conv
+from ..models.prepare import merge_adapters
 from .losses import laplace_bits
-from .prior import bits as prior_bits
-from .prior import make_prior
+
+PRIOR_REACH = 40  # the prior's tables hold -40..40 at most; other values are coded as escapes
+
+
+class LatentEncoder(nn.Module):
+    """E_m, picture (B, 3, H, W) in 0..1 to the clean latent l_0 (B, Cl, H/16, W/16), about unit variance.
+
+    The encoder half of the latent autoencoder: it gives training its target latents and is never shipped.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            conv(48, 64), ResBlock(64), conv(64, 128, 3, 2), ResBlock(128), conv(128, 128, 3, 2), ResBlock(128),
+            nn.SiLU(), conv(128, config.latent),
+        )  # fmt: skip
+
+    def forward(self, picture: Tensor) -> Tensor:
+        return self.layers(F.pixel_unshuffle(picture - 0.5, 4))
 
 
 class Coded(NamedTuple):
-    """What the decoder would receive of a batch, and its cost."""
+    """What the decoder would receive of a batch, and what it costs."""
 
     y_hat: Tensor  # (B, Cy, h, w)
     z_hat: Tensor  # (B, Cz, h/4, w/4)
     bpp: Tensor  # (B,)
-    z_bpp: Tensor  # (B,), the hyper latent's part of it
+    z_bpp: Tensor  # (B,), the hyper latent's share of bpp
     kept: Tensor  # (B,), share of y that is coded and not SKIP
 
     def values(self) -> dict[str, Tensor]:
-        """For the log. A hyper latent of no bits or a share that stays small says that the coding is not learning."""
+        """For the log. If z_bpp or kept stays near 0, the coding is not learning."""
         return {"bpp": self.bpp.mean(), "z_bpp": self.z_bpp.mean(), "kept": self.kept.mean()}
 
 
 class Parts(nn.Module):
-    """The model with the parts that only training needs. A part's name is its attribute's.
+    """The model, the prior of z, and for `lite` the latent encoder. A part's name is that of its attribute.
 
-    There is a latent encoder for `lite` alone, whose autoencoder is trained here.
+    The other configurations have no latent encoder, since their autoencoder is a public one.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.model = SodecModel(config)
-        self.prior = make_prior(config.z_channels)
+        # a factorised density for each channel of z (Balle et al., ICLR 2018, appendix 6.1)
+        self.prior = EntropyBottleneck(config.z_channels, init_scale=8)
         self.latent_encoder: nn.Module | None = None
         if config.sizes is None:
             self.latent_encoder = LatentEncoder(config).to(memory_format=torch.channels_last)
@@ -59,6 +81,23 @@ class Parts(nn.Module):
         for parameter in chosen:
             parameter.requires_grad_(True)
         return chosen
+
+    def add_adapters(self, rank: int) -> list[nn.Parameter]:
+        """Gives the UNet low-rank adapters (Hu et al., ICLR 2022); returns all parameters that are then trained.
+
+        Every convolution and linear layer gets one, except the last, whose weight the affine of the one step reads.
+        """
+        from peft import LoraConfig, inject_adapter_in_model
+
+        unet = self.model.unet
+        last = unet.ends()[1]
+        names = [name for name, m in unet.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear)) and m is not last]
+        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=names), unet)
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def merge_adapters(self) -> None:
+        """Adds the adapters, if there are any, to the weights, and removes them."""
+        merge_adapters(self.model.unet)
 
     def code(self, x: Tensor, quality: Tensor) -> Coded:
         """Analysis and coding as the codec does it; rounding passes the gradient straight through.
@@ -91,3 +130,32 @@ class Parts(nn.Module):
 
 def _straight_through(x: Tensor, rounded: Tensor) -> Tensor:
     return x + (rounded - x).detach()
+
+
+def prior_bits(prior: EntropyBottleneck, z: Tensor) -> Tensor:
+    """Bits of z (B, C, h, w) with uniform noise in place of rounding, per picture: (B,)."""
+    with torch.autocast(z.device.type, enabled=False):
+        noisy = z.float() + torch.rand_like(z.float()) - 0.5
+        flat = noisy.permute(1, 0, 2, 3).reshape(z.shape[1], 1, -1)
+        mass = _mass(prior, flat).clamp_min(1e-9)
+        return -torch.log2(mass).reshape(z.shape[1], len(z), -1).sum((0, 2))
+
+
+@torch.no_grad()
+def prior_tables(prior: EntropyBottleneck) -> tuple[list[np.ndarray], np.ndarray]:
+    """For the coder: probabilities of each channel's integers, cut where below 1e-5, and the first integers."""
+    values = torch.arange(-PRIOR_REACH, PRIOR_REACH + 1).float()
+    mass = _mass(prior, values.expand(prior.channels, 1, -1))[:, 0].double().numpy()
+    probabilities, minimums = [], []
+    for row in mass:
+        likely = np.flatnonzero(row >= 1e-5)
+        first, last = (likely[0], likely[-1]) if len(likely) else (PRIOR_REACH, PRIOR_REACH)
+        probabilities.append(row[first : last + 1])
+        minimums.append(first - PRIOR_REACH)
+    return probabilities, np.array(minimums)
+
+
+def _mass(prior: EntropyBottleneck, values: Tensor) -> Tensor:
+    """Probability of value - 1/2..value + 1/2 under each channel's density: (C, 1, N), as the values."""
+    upper, lower = prior._logits_cumulative(values + 0.5, False), prior._logits_cumulative(values - 0.5, False)
+    return torch.sigmoid(upper) - torch.sigmoid(lower)

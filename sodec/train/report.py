@@ -1,4 +1,4 @@
-"""What a run shows: a line per LOG_EVERY steps in a JSONL file, a progress bar, TensorBoard where asked for."""
+"""The log of a run: a line of JSON every LOG_EVERY steps, a progress bar, and TensorBoard if it is asked for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOG_EVERY = 50
 
 
 class Report:
-    """The log of one stage in `folder`; nothing is shown unless `progress`."""
+    """The log of one stage in `folder`. With `progress` a bar is shown too."""
 
     def __init__(self, folder: Path, stage: str, *, progress: bool, tensorboard: bool) -> None:
         self.log = folder / f"{stage}.jsonl"
@@ -28,7 +28,7 @@ class Report:
     def step(
         self, step: int, seconds: float, progress: float, speed: dict[str, float], values: dict[str, Tensor]
     ) -> None:
-        """One line: the step, seconds spent so far, speed, and every part of the loss."""
+        """Writes one line: the step, the seconds spent so far, the speed, and every term of the loss."""
         numbers = {name: round(float(value), 5) for name, value in values.items()}
         line = {"step": step, "seconds": round(seconds), **speed, **numbers}
         with self.log.open("a") as lines:
@@ -41,13 +41,13 @@ class Report:
                 self.board.add_scalar(name, value, step)
 
     def pictures(self, step: int, original: Tensor, decoded: Tensor) -> None:
-        """Originals above, what was made of them below: (B, 3, H, W) each, at most four."""
+        """Originals above decoded pictures, (B, 3, H, W) each, at most four of them."""
         if self.board is not None:
             rows = [torch.cat(list(x[:4].detach().float().cpu().clamp(0, 1)), -1) for x in (original, decoded)]
             self.board.add_image("original, decoded", torch.cat(rows, -2), step)
 
     def close(self) -> None:
-        """Ends bar and board."""
+        """Closes the bar and TensorBoard's file."""
         self.bar.close()
         if self.board is not None:
             self.board.close()
