@@ -63,5 +63,9 @@ class TrainingError(SodecError, RuntimeError):
     """Training can't go on: bad data folder, foreign checkpoint, or a NaN (step and tensor named)."""
 
 
+class MissingPackageError(SodecError, ImportError):
+    """A package of an extra is not installed, or the weights that it fetches can't be had."""
+
+
 class DamageWarning(UserWarning):
     """Part of a stream is lost: said where a picture without it was asked for instead of an error."""

@@ -17,7 +17,7 @@ from tiny import codec, photo
 
 from sodec.evaluate import codecs, metrics
 from sodec.evaluate.compare import compare
-from sodec.evaluate.html import comparison_page
+from sodec.evaluate.report import comparison_page
 
 if driven.missing():
     pytest.skip(driven.missing(), allow_module_level=True)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from tiny import codec
 
+from sodec.entropy import SKIP
 from sodec.models import CONFIGS, LITE, TINY, SodecModel
 from sodec.models.blocks import PLACE, CrossAttention, positions, steady
 from sodec.models.coding import Context, first_half
@@ -46,7 +47,7 @@ def test_decoder_finds_the_means_that_the_encoder_subtracted(quality):
     engine = codec().engine
     coefficients = engine.analyse(rgb, Box(0, 0, 112, 80))
     z, y = symbols.decode(engine.coding, engine.encode(coefficients, quality), quality, 5, 7)
-    coded = symbols.scale_indexes(engine.coding, z, quality, 5, 7) != symbols.SKIP
+    coded = symbols.scale_indexes(engine.coding, z, quality, 5, 7) != SKIP
     assert coded.mean() > 0.1
     wanted = coefficients.mean + coefficients.residual
     steps = (engine.dequantise(z, y, quality).y_hat - wanted) * engine.gain(quality)

@@ -105,7 +105,8 @@ def test_command_reports_bad_input_by_typed_errors(tmp_path):
     assert isinstance(call(tmp_path, "--out", tmp_path / "file" / "below").exception, SodecError)
     unknown = call(tmp_path, "--metrics", "vmaf")
     assert unknown.exit_code == 2
-    assert "'vmaf' is none of psnr" in unknown.output
+    assert "one of psnr" in unknown.output
+    assert "'vmaf'" in unknown.output
     assert call(tmp_path, "--qualities", "1,high").exit_code == 2
 
 
@@ -122,9 +123,9 @@ def test_the_command_is_light_to_import(tmp_path):
 @pytest.mark.usefixtures("spared_threads")
 def test_command_measures_the_frechet_distance(folder, monkeypatch):
     pytest.importorskip("torchvision")
-    from sodec.evaluate import features
+    from sodec.evaluate import frechet
 
-    monkeypatch.setattr(features, "load_features", lambda path: ("means", lambda patches: patches.mean((1, 2))))
+    monkeypatch.setattr(frechet, "load_features", lambda path: ("means", lambda patches: patches.mean((1, 2))))
     for seed in range(2):
         Image.fromarray(picture(seed, 300, 520)).save(folder / f"{seed}.png")
     weights = folder / "network.safetensors"

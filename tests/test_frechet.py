@@ -12,7 +12,7 @@ from evaluating import Keeper, picture
 from safetensors.torch import save_file
 
 from sodec.errors import WeightsError
-from sodec.evaluate import features, frechet
+from sodec.evaluate import frechet
 
 
 def moments(values):
@@ -98,12 +98,12 @@ def test_vgg_is_torchvision_s(tmp_path):
     torch.manual_seed(0)
     vgg = models.vgg16(weights=None, init_weights=False).features
     save_file({f"features.{name}": value.half() for name, value in vgg.state_dict().items()}, tmp_path / "vgg")
-    name, function = features.load_features(tmp_path / "vgg")
+    name, function = frechet.load_features(tmp_path / "vgg")
     assert name == "VGG16"
-    patches = np.stack([picture(seed, 32, 32) for seed in range(features.BATCH + 1)])
+    patches = np.stack([picture(seed, 32, 32) for seed in range(frechet.BATCH + 1)])
     found = function(patches)
-    x = (torch.from_numpy(patches).permute(0, 3, 1, 2) / 255 - torch.tensor(features.MEAN)[:, None, None]) / (
-        torch.tensor(features.DEVIATION)[:, None, None]
+    x = (torch.from_numpy(patches).permute(0, 3, 1, 2) / 255 - torch.tensor(frechet.MEAN)[:, None, None]) / (
+        torch.tensor(frechet.DEVIATION)[:, None, None]
     )
     with torch.no_grad():
         expected = vgg.half().float()[:-1](x).mean((2, 3)).numpy()
@@ -114,7 +114,7 @@ def test_inception_gives_its_pooled_features(tmp_path):
     models = pytest.importorskip("torchvision.models")
     network = models.inception_v3(weights=None, init_weights=False)  # with the heads that the features don't need
     save_file({name: value.half() for name, value in network.state_dict().items()}, tmp_path / "inception")
-    name, function = features.load_features(tmp_path / "inception")
+    name, function = frechet.load_features(tmp_path / "inception")
     assert name == "Inception v3"
     found = function(np.stack([picture(seed, 64, 64) for seed in range(2)]))
     assert found.shape == (2, 2048)
@@ -126,14 +126,14 @@ def test_files_that_hold_no_network_are_refused(tmp_path):
     pytest.importorskip("torchvision")
     file = tmp_path / "features"
     file.write_bytes(b"no tensors here")
-    with pytest.raises(WeightsError, match="is no safetensors file"):
-        features.load_features(file)
+    with pytest.raises(WeightsError, match="is not a safetensors file"):
+        frechet.load_features(file)
     save_file({"other": torch.zeros(1)}, file)
     with pytest.raises(WeightsError, match="neither torchvision's Inception v3 nor its VGG16"):
-        features.load_features(file)
+        frechet.load_features(file)
     save_file({"features.0.weight": torch.zeros(64, 3, 3, 3)}, file)
     with pytest.raises(WeightsError, match=r"lacks features\.0\.bias"):
-        features.load_features(file)
+        frechet.load_features(file)
     save_file({"features.0.weight": torch.zeros(64, 3, 5, 5)}, file)
     with pytest.raises(WeightsError, match=r"features\.0\.weight is \(64, 3, 5, 5\)"):
-        features.load_features(file)
+        frechet.load_features(file)

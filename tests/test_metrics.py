@@ -12,8 +12,8 @@ import pytest
 import torch
 from evaluating import noisy, picture
 
-from sodec.errors import UnsupportedPictureError
-from sodec.evaluate import learned, metrics, optional
+from sodec.errors import MissingPackageError, UnsupportedPictureError
+from sodec.evaluate import metrics
 
 
 def test_psnr_by_hand():
@@ -88,7 +88,7 @@ def test_a_metric_without_its_package_is_left_out_by_name(monkeypatch):
     chosen, left_out = metrics.available(["psnr", "ms_ssim"])
     assert [metric.name for metric in chosen] == ["psnr"]
     assert "pip install pytorch-msssim" in left_out["ms_ssim"]
-    with pytest.raises(optional.MissingPackageError):
+    with pytest.raises(MissingPackageError):
         metrics.ms_ssim(picture(height=161, width=161), picture(height=161, width=161))
 
 
@@ -98,9 +98,9 @@ def test_a_learned_metric_without_its_weights_says_so(monkeypatch):
     def unreachable(**options):
         raise OSError("no route to host")
 
-    learned.lpips.cache_clear()
+    metrics._lpips.cache_clear()
     monkeypatch.setitem(sys.modules, "lpips", types.SimpleNamespace(LPIPS=unreachable))
     chosen, left_out = metrics.available(["psnr", "lpips_vgg"])
-    learned.lpips.cache_clear()
+    metrics._lpips.cache_clear()
     assert [metric.name for metric in chosen] == ["psnr"]
     assert "no route to host" in left_out["lpips_vgg"]

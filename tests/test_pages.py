@@ -17,8 +17,8 @@ from tiny import codec, folder, photo
 from sodec.cli import main
 from sodec.errors import UnsupportedPictureError
 from sodec.evaluate import codecs, metrics, plots, run
-from sodec.evaluate.compare import compare, compare_files, level_means, table
-from sodec.evaluate.html import comparison_page
+from sodec.evaluate.compare import compare, compare_files, comparison_table, level_means
+from sodec.evaluate.report import comparison_page
 from sodec.pages.divider import Layer, divider
 from sodec.pages.render import blocks, picture_uri
 
@@ -171,7 +171,7 @@ def test_a_comparison_s_page_is_whole_escaped_and_has_the_figures(comparison):
         for version in level:
             assert f"{version.row.bytes:,}" in page.text
             assert f"{version.row.metrics['psnr']:.2f}" in page.text
-    assert table(comparison, chosen).count("\n") == 1 + 4
+    assert comparison_table(comparison, chosen).count("\n") == 1 + 4
 
 
 def test_bad_pictures_are_left_out_by_name(tmp_path, ours):

@@ -8,7 +8,7 @@ import pytest
 from evaluating import Keeper, curve, picture
 from PIL import Image
 
-from sodec.evaluate import codecs, plots, published, run, sheet
+from sodec.evaluate import codecs, compare, plots, run
 
 
 def test_curves_as_png_and_svg(tmp_path):
@@ -32,16 +32,16 @@ def test_nearest_setting_by_bytes():
     original = picture()
     codec = codecs.rival("jpeg")
     sizes = {q: len(codec.encode(original, q)) for q in range(1, 26)}
-    setting, data = sheet.nearest(codec, original, sizes[17])
+    setting, data = compare.nearest(codec, original, sizes[17])
     assert len(data) == sizes[17] == len(codec.encode(original, setting))
-    assert sheet.nearest(codec, original, 1)[0] == 1
-    assert sheet.nearest(codec, original, 10**6)[0] == 25
+    assert compare.nearest(codec, original, 1)[0] == 1
+    assert compare.nearest(codec, original, 10**6)[0] == 25
 
 
 def test_contact_sheet_holds_the_pixels_it_claims():
     original = picture()
     image = np.asarray(
-        sheet.contact_sheet(
+        compare.contact_sheet(
             {"a": original}, Keeper(), [codecs.rival("jpeg")], (0.5, 1.0), crop=32, corners={"a": (8, 16)}
         )
     )
@@ -53,14 +53,14 @@ def test_contact_sheet_holds_the_pixels_it_claims():
 
 
 def test_published_points_name_their_sources_and_count_only_for_their_own_variant():
-    for other in published.published():
+    for other in plots.published():
         assert other.source
         assert other.points
         assert all(0 < point["bpp"] < 5 for point in other.points)
-    paper = next(other for other in published.published() if other.codec == "SODEC")
+    paper = next(other for other in plots.published() if other.codec == "SODEC")
     assert len(paper.curve("lpips_vgg")) == 4
     assert paper.curve("ms_ssim") == []  # another implementation
-    assert {other.codec for other in published.published()} >= set(published.DRAWN)
+    assert {other.codec for other in plots.published()} >= set(plots.DRAWN)
 
 
 def test_published_points_are_drawn_on_kodak_alone(tmp_path):

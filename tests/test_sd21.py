@@ -12,7 +12,7 @@ from reference import decoder as reference
 from tiny import photo, write_weights
 
 import sodec
-from sodec.entropy import PRECISION
+from sodec.entropy import PRECISION, SKIP
 from sodec.errors import UnknownModelError, WeightsError
 from sodec.models import SD21, SD21_TINY, TINY, ModelConfig, SodecModel
 from sodec.stream import symbols
@@ -95,7 +95,7 @@ def test_more_channels_of_z_than_a_set_has_tables(tmp_path):
     random = np.random.default_rng(0)
     z = random.integers(-9, 10, (300, 2, 1)).astype(np.int16)
     indexes = symbols.scale_indexes(coding, z, 60, 5, 3)
-    y = np.where(indexes == symbols.SKIP, 0, random.integers(-2, 3, indexes.shape)).astype(np.int16)
+    y = np.where(indexes == SKIP, 0, random.integers(-2, 3, indexes.shape)).astype(np.int16)
     payload = symbols.encode(coding, z, y, indexes)
     read_z, read_y = symbols.decode(coding, payload, 60, 5, 3)
     assert np.array_equal(read_z, z)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OutputError
-from ..evaluate.optional import require
+from ..extras import require
 from .report import machine_line
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..evaluate.optional import require
+from ..extras import require
 from ..models import ModelConfig, SodecModel
 from ..models.coding import pad_to
 

@@ -70,7 +70,7 @@ def bench_command(
     """
     from ..bench.chart import chart
     from ..bench.report import text
-    from ..evaluate.optional import require
+    from ..extras import require
 
     if chart_file is not None:
         require("matplotlib", "the chart")

@@ -15,11 +15,11 @@ from .evaluate import METRIC_NAMES, listed
 @click.option("--against", default="avif,webp", show_default=True, callback=listed(str),
               help="avif, webp, jpeg, jxl, heic, or a .py file with settings, encode and decode.")  # fmt: skip
 @click.option("-q", "--quality", "qualities", default="10,50", show_default=True, callback=listed(float),
-              help="sodec's, 1 to 100, one or several.")  # fmt: skip
+              help="Qualities of sodec, 1 to 100, with commas between several.")  # fmt: skip
 @click.option("--metrics", default="psnr,ms_ssim", show_default=True, callback=listed(str, METRIC_NAMES),
-              help=f"Of {', '.join(METRIC_NAMES)}.")  # fmt: skip
+              help=f"Some of {', '.join(METRIC_NAMES)}.")  # fmt: skip
 @click.option("--show", "side", default=1280, show_default=True, type=click.IntRange(16),
-              help="Of a larger picture the page holds the middle, so many pixels wide and high at most.")  # fmt: skip
+              help="Of a larger picture the page shows the middle, at most so many pixels wide and high.")  # fmt: skip
 @click.option("--model", default="lite", show_default=True, help="Name of a bundled model.")
 @click.option("--weights", type=click.Path(path_type=Path), help="A folder of weights instead of the bundled ones.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, ...")
@@ -34,7 +34,7 @@ def compare_command(
     weights: Path | None,
     device: str,
 ) -> None:
-    """Compare sodec with other codecs at equal bytes on PICTURES (files or folders), as one page to look at and send.
+    """Write a page that compares sodec with other codecs at equal bytes, on PICTURES (files or folders).
 
     \b
       sodec compare photo.jpg -o report.html
@@ -43,7 +43,6 @@ def compare_command(
     from ..errors import OutputError
     from ..evaluate import codecs, report, run
     from ..evaluate.compare import compare_files
-    from ..evaluate.html import comparison_page
     from ..evaluate.metrics import available
     from ..files import write_file
 
@@ -55,7 +54,7 @@ def compare_command(
     ours = codecs.SodecCodec(sorted(set(qualities)), model=model, weights=weights, device=device)
     comparisons, skipped = compare_files(paths, ours, ours.settings, rivals, chosen, side)
     left_out |= missing | report.missing(["plots"]) | skipped
-    page = comparison_page(comparisons, chosen, left_out).encode()
+    page = report.comparison_page(comparisons, chosen, left_out).encode()
     write_file(output, page)
     for name, reason in left_out.items():
         click.echo(f"left out: {name}: {reason}", err=True)

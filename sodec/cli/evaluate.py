@@ -14,21 +14,21 @@ if TYPE_CHECKING:
     from ..evaluate.parts import Part
     from ..evaluate.run import Evaluation
 
-# As in metrics.py, whose import would bring in what the command line must not wait for.
+# The keys of metrics.METRICS: importing those here would make every command wait for NumPy.
 METRIC_NAMES = ("psnr", "ms_ssim", "ssimulacra2", "st_lpips", "lpips_alex", "lpips_vgg", "dists", "grid")
 
 
 def listed(of: type[float] | type[str], choices: Sequence[str] = ()) -> Callable[..., list[Any]]:
-    """A callback of an option's values with commas between them."""
+    """A click callback that splits an option's value at commas."""
 
     def parse(context: click.Context, option: click.Parameter, value: str) -> list[Any]:
         try:
             values = [of(part.strip()) for part in value.split(",") if part.strip()]
         except ValueError:
             raise click.BadParameter(f"{value!r} is not a list of numbers") from None
-        for one in values:
-            if choices and one not in choices:
-                raise click.BadParameter(f"{one!r} is none of {', '.join(choices)}")
+        for each in values:
+            if choices and each not in choices:
+                raise click.BadParameter(f"must be one of {', '.join(choices)} (got {each!r})")
         return values
 
     return parse
@@ -36,31 +36,39 @@ def listed(of: type[float] | type[str], choices: Sequence[str] = ()) -> Callable
 
 @click.command("eval")
 @click.argument("pictures", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--model", default="lite", show_default=True, help='Name of a bundled model; "none" for the rest alone.')
+@click.option(
+    "--model", default="lite", show_default=True, help='Name of a bundled model, or "none": only the other codecs.'
+)
 @click.option("--weights", type=click.Path(path_type=Path), help="A folder of weights instead of the bundled ones.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, ...")
-@click.option("--fidelity", is_flag=True, help="Also sodec's fidelity picture, as a codec of its own.")
+@click.option("--fidelity", is_flag=True, help="Also measure sodec's fidelity picture, as a codec of its own.")
 @click.option("--against", default="avif,webp,jpeg", show_default=True, callback=listed(str),
               help="avif, webp, jpeg, jxl, heic, a model of CompressAI's (mbt2018-mean, or mbt2018-mean=FOLDER of "
                    "weights), or a .py file with settings, encode and decode.")  # fmt: skip
 @click.option("--reuse", type=click.Path(path_type=Path, dir_okay=False, exists=True),
-              help="rows.json of an earlier run: its codecs are compared with without being run again.")  # fmt: skip
+              help="rows.json of an earlier run, whose codecs are not run again.")  # fmt: skip
 @click.option("--qualities", default="1,10,25,40,50,60,80,100", show_default=True, callback=listed(float),
-              help="sodec's, 1 to 100.")  # fmt: skip
+              help="Qualities of sodec, 1 to 100.")  # fmt: skip
 @click.option("--metrics", default="psnr,ms_ssim,st_lpips,grid", show_default=True,
               callback=listed(str, METRIC_NAMES),
-              help=f"Of {', '.join(METRIC_NAMES)}.")  # fmt: skip
+              help=f"Some of {', '.join(METRIC_NAMES)}.")  # fmt: skip
 @click.option("--features", "features_file", type=click.Path(path_type=Path, dir_okay=False, exists=True),
-              help="Also the Frechet distance of patches, by torchvision's Inception v3 or VGG16 in this safetensors "
-                   "file. Pictures are coded once more for it.")  # fmt: skip
-@click.option("--parts", is_flag=True, help="Also the table of what each part of sodec's decoder is worth.")
+              help="Also measure the Frechet distance of patches, by the weights of torchvision's Inception v3 or "
+                   "VGG16 in this safetensors file. Pictures are coded once more for it.")  # fmt: skip
+@click.option("--parts", is_flag=True, help="Also measure what each part of sodec's decoder is worth.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False),
               help="Folder for rows.json, report.md, curves and the contact sheet.")  # fmt: skip
 @click.option("--html", "page", type=click.Path(path_type=Path, dir_okay=False),
               help="One page with curves, tables and pictures under a divider, for any browser.")  # fmt: skip
 @click.option("--sheet", "sheet_pictures", default=4, show_default=True, type=click.IntRange(0),
-              help="Pictures on the contact sheet and the page, the first ones.")  # fmt: skip
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(1), help="Of each codec that can be told.")
+              help="So many pictures, the first ones, are on the contact sheet and the page.")  # fmt: skip
+@click.option(
+    "--threads",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Threads of each codec, where they can be set.",
+)
 def eval_command(
     pictures: tuple[Path, ...],
     model: str,
@@ -88,7 +96,7 @@ def eval_command(
 
     from ..errors import UnknownModelError, UnsupportedPictureError
     from ..evaluate import codecs, report, run
-    from ..evaluate.features import load_features
+    from ..evaluate.frechet import load_features
     from ..evaluate.metrics import available
 
     torch.set_num_threads(threads)
@@ -140,9 +148,9 @@ def _write_page(
     file: Path, result: Evaluation, text: str, shown: Sequence[Path], ours: Sequence[Any], rivals: Sequence[Any],
     metrics: Sequence[Metric],
 ) -> None:  # fmt: skip
-    """The pictures `shown` are compared at the lowest and the middle one of sodec's qualities."""
+    """Writes the page; the pictures `shown` are compared at the lowest and the middle of sodec's qualities."""
     from ..evaluate.compare import compare_files
-    from ..evaluate.html import evaluation_page
+    from ..evaluate.report import evaluation_page
     from ..files import write_file
 
     comparisons: list[Comparison] = []
@@ -163,7 +171,7 @@ def _codecs(reuse: Path | None) -> set[str]:
 
 
 def _add(result: Evaluation, reuse: Path) -> None:
-    """Rows of an earlier run for the pictures of this one; pictures that it lacks are said to be missing."""
+    """Adds the rows of an earlier run for the pictures of this one; pictures that it lacks are listed as missing."""
     from ..evaluate.run import read_json
 
     names = {row.picture for row in result.rows}
@@ -175,15 +183,15 @@ def _add(result: Evaluation, reuse: Path) -> None:
 
 
 def _frechet(tested: Sequence[Any], paths: Sequence[Path], features: tuple[str, Any], out: Path | None) -> str:
-    """The table of Frechet distances; frechet.json in `out`."""
+    """The table of Frechet distances, which are also written to frechet.json in `out`."""
     from ..evaluate import frechet
     from ..evaluate.run import read_picture
 
     network, function = features
-    found = frechet.distances(tested, map(read_picture, paths), function, network)
+    results = frechet.distances(tested, map(read_picture, paths), function, network)
     if out is not None:
-        frechet.write(out / "frechet.json", found)
-    return frechet.table(found) + "\n"
+        frechet.write(out / "frechet.json", results)
+    return frechet.table(results) + "\n"
 
 
 def _parts(codec: Any, paths: Sequence[Path], metrics: Sequence[Any], qualities: Sequence[float]) -> list[Part]:

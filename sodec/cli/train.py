@@ -80,7 +80,7 @@ def export_command(checkpoint: Path, folder: Path) -> None:
 
 def _require_extra(command: str) -> None:
     """Names what to install where the extra "train" is missing."""
-    from ..evaluate.optional import require
+    from ..extras import require
 
     for module in ("accelerate", "compressai"):
         require(module, command, "'sodec[train]'")

@@ -36,7 +36,7 @@ def ui_command(
 
     Pictures stay in memory while their page is open, and go nowhere else. Several visitors wait for each other.
     """
-    from ..evaluate.optional import require
+    from ..extras import require
 
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
     require("gradio", "sodec ui", "'sodec[ui]'")

@@ -1,4 +1,4 @@
-"""Two mean curves to one number: the average difference in rate at equal quality, and the range it holds for."""
+"""BD-rate: the average difference in rate of two curves at equal quality, and the range of quality it holds for."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..extras import require
 from .metrics import METRICS, Metric
-from .optional import require
 from .run import Mean, figure, markdown
 
 METHODS = ("pchip", "akima")
@@ -17,10 +17,10 @@ METHODS = ("pchip", "akima")
 
 @dataclass(frozen=True)
 class Curve:
-    """A codec's mean rate and quality, both strictly increasing: `quality` is the metric, negated where less is better.
+    """A codec's mean rate and quality, both strictly increasing. `quality` is the metric, negated where less is better.
 
-    A setting that costs more bytes than another and is no better is not on the curve: no one would use it, and
-    interpolation needs a function. `dropped` counts them.
+    A setting that takes more bytes than another without being better is left out: nobody would use it, and
+    interpolation needs a function. `dropped` counts these settings.
     """
 
     codec: str
@@ -31,17 +31,17 @@ class Curve:
 
     @classmethod
     def of(cls, means: Sequence[Mean], codec: str, metric: str) -> Curve:
-        """The curve of one codec, of the settings that have the metric, finite."""
+        """The curve of one codec, from the settings where the metric is finite."""
         known = METRICS[metric]
         sign = 1 if known.higher_is_better else -1
         values = [(mean.bpp, mean.metrics.get(metric)) for mean in means if mean.codec == codec]
         points = sorted((bpp, sign * value) for bpp, value in values if value is not None and np.isfinite(value))
-        kept: list[tuple[float, float]] = []
+        rising: list[tuple[float, float]] = []
         for bpp, quality in points:
-            if not kept or (quality > kept[-1][1] and bpp > kept[-1][0]):
-                kept.append((bpp, quality))
-        array = np.array(kept, np.float64).reshape(-1, 2)
-        return cls(codec, known, array[:, 0], array[:, 1], len(points) - len(kept))
+            if not rising or (quality > rising[-1][1] and bpp > rising[-1][0]):
+                rising.append((bpp, quality))
+        array = np.array(rising, np.float64).reshape(-1, 2)
+        return cls(codec, known, array[:, 0], array[:, 1], len(points) - len(rising))
 
     def value_at(self, bpp: float) -> float | None:
         """The metric at a rate, by pchip over log bpp; None outside the curve's range."""
@@ -86,9 +86,9 @@ def bd_rate(means: Sequence[Mean], codec: str, anchor: str, metric: str, method:
         bjontegaard is not installed.
     """
     if method not in METHODS:
-        raise ValueError(f"method {method!r} is none of {', '.join(METHODS)}")
+        raise ValueError(f"the method must be one of {', '.join(METHODS)} (got {method!r})")
     if metric not in METRICS:
-        raise ValueError(f"metric {metric!r} is none of {', '.join(METRICS)}")
+        raise ValueError(f"the metric must be one of {', '.join(METRICS)} (got {metric!r})")
     test, reference = (Curve.of(means, name, metric) for name in (codec, anchor))
     for curve in (test, reference):
         if len(curve.bpp) < 2:
@@ -119,7 +119,7 @@ def bd_rate(means: Sequence[Mean], codec: str, anchor: str, metric: str, method:
 
 
 def bd_table(results: Sequence[BDRate]) -> str:
-    """Markdown, one line per pair and metric; a pair without a number gets its reason."""
+    """Markdown, one line per pair and metric; a pair without a number has the reason instead."""
     head = ["codec", "against", "metric", "BD-rate", "range of the metric", "bpp", "bpp of the other"]
     body = []
     for result in results:
@@ -137,7 +137,7 @@ def bd_table(results: Sequence[BDRate]) -> str:
 
 
 def rate_table(means: Sequence[Mean], metric: str, rates: Sequence[float]) -> str:
-    """Markdown: the metric of each codec at given bits per pixel, a dash where its curve does not reach."""
+    """Markdown: the metric of each codec at given bits per pixel; a dash outside its curve."""
     known = METRICS[metric]
     codecs = dict.fromkeys(mean.codec for mean in means)
     body = []

@@ -1,7 +1,7 @@
 """How far a decoded picture is from its original. Pictures are uint8 (H, W, 3), sRGB, of equal size.
 
-A metric is left out, by name and with the reason, where its package is missing; none stands in for another.
-A metric of a picture too small for it is None, and means are taken over the pictures that have it.
+A metric whose package is missing is left out, by name and with the reason; no other metric takes its place. For a
+picture that is too small for it a metric is None, and means are taken over the pictures that have a value.
 """
 
 from __future__ import annotations
@@ -17,19 +17,21 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ..errors import UnsupportedPictureError
-from . import learned
-from .optional import MissingPackageError, require
+from ..errors import MissingPackageError, UnsupportedPictureError
+from ..extras import require
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Array = npt.NDArray[np.uint8]
+import warnings
+from typing import Any
 
-# Five scales of an 11-pixel window: the smallest scale is 1/16 of the picture.
-MS_SSIM_SMALLEST = 161
-# AlexNet's pooling leaves nothing of a smaller picture.
-ST_LPIPS_SMALLEST = 64
+Array = npt.NDArray[np.uint8]
+Distance = Callable[[Array, Array], float]
+
+# Shortest sides that a metric can measure.
+MS_SSIM_SMALLEST = 161  # five scales of an 11-pixel window; the smallest scale is 1/16 of the picture
+ST_LPIPS_SMALLEST = 64  # AlexNet's pooling leaves nothing of a smaller picture
 SSIMULACRA2_SMALLEST = 8
 GRID_PERIOD = 4
 
@@ -59,7 +61,7 @@ def ms_ssim(original: Array, decoded: Array) -> float | None:
 def st_lpips(original: Array, decoded: Array) -> float | None:
     """Shift-tolerant LPIPS (Ghildyal and Liu, ECCV 2022), net alex, by stlpips_pytorch, which carries its weights.
 
-    None where the short side is below 64 pixels. No network of this project is trained on it: it judges.
+    None where the short side is below 64 pixels. It judges only: no network of this project is trained on it.
     """
     _check(original, decoded)
     if min(original.shape[:2]) < ST_LPIPS_SMALLEST:
@@ -68,7 +70,7 @@ def st_lpips(original: Array, decoded: Array) -> float | None:
 
 
 def grid(original: Array, decoded: Array) -> float | None:
-    """Visible grids that upsampling leaves: spread of the mean error over the positions modulo 4, in grey levels.
+    """The visible grid that upsampling leaves: spread of the mean error over the positions modulo 4, in grey levels.
 
     The signed error is averaged over pixels and channels for each of the 4 x 4 phases (row mod 4, column mod 4); the
     result is the standard deviation of those 16 means. A constant shift of the whole picture gives 0. None where a
@@ -99,27 +101,65 @@ def ssimulacra2(original: Array, decoded: Array) -> float | None:
 
 def lpips_alex(original: Array, decoded: Array) -> float | None:
     """LPIPS with AlexNet. None where the short side is below 64 pixels."""
-    return _learned(lambda: learned.lpips("alex"), original, decoded)
+    return _learned(lambda: _lpips("alex"), original, decoded)
 
 
 def lpips_vgg(original: Array, decoded: Array) -> float | None:
     """LPIPS with VGG. None where the short side is below 64 pixels."""
-    return _learned(lambda: learned.lpips("vgg"), original, decoded)
+    return _learned(lambda: _lpips("vgg"), original, decoded)
 
 
 def dists(original: Array, decoded: Array) -> float | None:
     """DISTS. None where the short side is below 64 pixels."""
-    return _learned(learned.dists, original, decoded)
+    return _learned(_dists, original, decoded)
 
 
-def _learned(distance: Callable[[], learned.Distance], original: Array, decoded: Array) -> float | None:
+def _learned(distance: Callable[[], Distance], original: Array, decoded: Array) -> float | None:
     _check(original, decoded)
     return distance()(original, decoded) if min(original.shape[:2]) >= ST_LPIPS_SMALLEST else None
 
 
+@functools.cache
+def _lpips(net: str) -> Distance:
+    """LPIPS 0.1 (Zhang et al., CVPR 2018) with `net` alex or vgg, by the package lpips."""
+    package = require("lpips", f"lpips_{net}")
+    return _distance(f"lpips_{net}", lambda: package.LPIPS(net=net, verbose=False), 2.0, -1.0)
+
+
+@functools.cache
+def _dists() -> Distance:
+    """DISTS (Ding et al., TPAMI 2020) by its authors' package DISTS_pytorch."""
+    package = require("DISTS_pytorch", "dists", "DISTS-pytorch", "torchvision")
+    return _distance("dists", package.DISTS, 1.0, 0.0)
+
+
+def _distance(name: str, make: Callable[[], Any], scale: float, offset: float) -> Distance:
+    """A function of two pictures by a network whose input is scale * x + offset, x in 0..1.
+
+    Its package fetches the weights; where that fails, `MissingPackageError` gives the reason.
+    """
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torchvision warns of the old names of its weights
+            network = make().eval().requires_grad_(False)
+    except Exception as error:  # no network, no such file, a moved address: each package raises its own errors
+        raise MissingPackageError(f"{name}: its weights can't be had here ({type(error).__name__}: {error})") from None
+
+    def tensor(picture: Array) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None].float() / 255 * scale + offset
+
+    def distance(original: Array, decoded: Array) -> float:
+        with torch.inference_mode():
+            return float(network(tensor(original), tensor(decoded)))
+
+    return distance
+
+
 @dataclass(frozen=True)
 class Metric:
-    """A metric as the tables and plots know it."""
+    """A metric with what tables and plots need to know about it."""
 
     name: str
     label: str
@@ -135,8 +175,7 @@ class Metric:
 
 
 class _ShiftTolerant:
-    """The network, with the features of the last original kept: they are half of the work, and many decoded
-    pictures are held against one original."""
+    """The network. It keeps the features of the last original, since many decoded pictures are compared with one."""
 
     def __init__(self) -> None:
         import torch
@@ -144,13 +183,13 @@ class _ShiftTolerant:
         # stlpips-pytorch imports ipython and torchsummary without asking for them.
         package = require("stlpips_pytorch.stlpips", "st_lpips", "stlpips-pytorch", "ipython", "torchsummary")
         self.network = package.LPIPS(net="alex", variant="shift_tolerant", verbose=False).eval()
-        # Twice as fast on a CPU, same sums to within rounding.
+        # channels_last is twice as fast on a CPU; results differ by rounding alone.
         self.network.requires_grad_(False).to(memory_format=torch.channels_last)
         self.original: Array | None = None
         self.features: list[Tensor] = []
 
     def distance(self, original: Array, decoded: Array) -> float:
-        """The package's forward pass, cut between features and comparison."""
+        """The package's forward pass, split into features and their comparison."""
         import torch
 
         with torch.inference_mode():
@@ -179,16 +218,16 @@ METRICS = {
         ),
         Metric("ssimulacra2", "SSIMULACRA2", True, 1, ssimulacra2, True, lambda: require("ssimulacra2", "ssimulacra2")),
         Metric("st_lpips", "ST-LPIPS alex", False, 3, st_lpips, True, _shift_tolerant),
-        Metric("lpips_alex", "LPIPS alex", False, 3, lpips_alex, True, lambda: learned.lpips("alex")),
-        Metric("lpips_vgg", "LPIPS VGG", False, 3, lpips_vgg, True, lambda: learned.lpips("vgg")),
-        Metric("dists", "DISTS", False, 3, dists, True, learned.dists),
+        Metric("lpips_alex", "LPIPS alex", False, 3, lpips_alex, True, lambda: _lpips("alex")),
+        Metric("lpips_vgg", "LPIPS VGG", False, 3, lpips_vgg, True, lambda: _lpips("vgg")),
+        Metric("dists", "DISTS", False, 3, dists, True, _dists),
         Metric("grid", "grid", False, 3, grid),
     )
 }
 
 
 def available(names: Sequence[str]) -> tuple[list[Metric], dict[str, str]]:
-    """The metrics of these names that can be computed here, and the reason for each that can't.
+    """The metrics of these names that can be computed here, and the reason for each of the others.
 
     Raises
     ------
@@ -198,7 +237,7 @@ def available(names: Sequence[str]) -> tuple[list[Metric], dict[str, str]]:
     metrics, left_out = [], {}
     for name in names:
         if name not in METRICS:
-            raise ValueError(f"metric {name!r} is none of {', '.join(METRICS)}")
+            raise ValueError(f"the metric must be one of {', '.join(METRICS)} (got {name!r})")
         try:
             METRICS[name].needs()
         except MissingPackageError as error:

@@ -1,30 +1,36 @@
-"""Rate-distortion and rate-perception curves: PNG and SVG files, and small ones for a page."""
+"""Rate-distortion and rate-perception curves: PNG and SVG files, and small ones for a page.
+
+On Kodak's pictures published points of other codecs are drawn behind them; published.json has them with their sources.
+A point counts for a metric only where its variant is ours ("variants" there): LPIPS by network, and MS-SSIM only from
+those who computed it as pytorch-msssim does, since other implementations differ by 0.01 and more.
+"""
 
 from __future__ import annotations
 
+import functools
 import io
+import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..extras import require
 from .metrics import METRICS
-from .optional import require
-from .published import DRAWN, published
 from .run import Mean
 
-# Text stays text, and the same figure is the same file.
+# Text is stored as text, and the same figure always gives the same file.
 SVG = {"svg.fonttype": "none", "svg.hashsalt": "sodec"}
 METADATA = ("Creator", "Date", "Format", "Type")
 INK = "#010203"  # stands for the page's colour of text
 
 
 def curves(means: Sequence[Mean], metric: str, folder: Path, *, kodak: bool = False) -> list[Path]:
-    """One figure of a metric over the rate (logarithmic), a curve per codec; returns the files written.
+    """Writes a figure of a metric over the rate (logarithmic), with a curve per codec; returns its files.
 
-    On `kodak`, published points of other codecs are drawn behind them, dashed, where the metric is the same one.
-
-    Better is always up, so the axis of a distance runs downwards.
+    With `kodak`, published points of other codecs are drawn dashed. Better is always up, so the axis of a distance runs
+    downwards.
     """
     figure = _figure(means, metric, kodak, (7, 4.8))
     kind = "perception" if METRICS[metric].perceptual else "distortion"
@@ -36,7 +42,7 @@ def curves(means: Sequence[Mean], metric: str, folder: Path, *, kodak: bool = Fa
 
 
 def inline(means: Sequence[Mean], metric: str, *, kodak: bool = False) -> str:
-    """The figure of `curves`, small, as an SVG element for a page: its lines and letters take the page's colour."""
+    """The same figure, small, as an SVG element whose lines and text take the page's colour."""
     colours = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
     plain = {"legend.facecolor": "none", "legend.edgecolor": INK, "axes.facecolor": "none", "savefig.transparent": True}
     with require("matplotlib", "plots").rc_context({**SVG, **colours, **plain}):
@@ -44,7 +50,7 @@ def inline(means: Sequence[Mean], metric: str, *, kodak: bool = False) -> str:
         _figure(means, metric, kodak, (5, 3.6)).savefig(buffer, format="svg", metadata=dict.fromkeys(METADATA))
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
-    # Names of groups, which only need to be unique where several figures share a page.
+    # The ids of groups would collide where several figures share a page.
     svg = re.sub(r' id="[a-z0-9.]+_\d+"', "", svg)
     return svg.replace("<svg", f'<svg role="img" aria-label="{METRICS[metric].label} over bits per pixel"', 1)
 
@@ -84,3 +90,32 @@ def _figure(means: Sequence[Mean], metric: str, kodak: bool, size: tuple[float, 
     if axes.lines:
         axes.legend(fontsize="small")
     return figure
+
+
+PUBLISHED_FILE = Path(__file__).parent / "published.json"
+DRAWN = (
+    "SODEC", "StableCodec", "MS-ILLM", "HiFiC(TF)", "DiffEIC", "PerCo", "CDC", "AEIC-ME", "vtm", "cheng2020-attn_mse",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Published:
+    """The published points of a codec, from one source."""
+
+    codec: str
+    source: str
+    note: str
+    points: tuple[dict[str, float], ...]  # bpp, and metrics by their names here
+
+    def curve(self, metric: str) -> list[tuple[float, float]]:
+        """(bpp, value) of a metric, by rate."""
+        return sorted((point["bpp"], point[metric]) for point in self.points if metric in point)
+
+
+@functools.cache
+def published() -> tuple[Published, ...]:
+    """All published points."""
+    content = json.loads(PUBLISHED_FILE.read_text(encoding="utf-8"))
+    return tuple(
+        Published(entry["codec"], entry["source"], entry["note"], tuple(entry["points"])) for entry in content["codecs"]
+    )

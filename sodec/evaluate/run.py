@@ -1,4 +1,4 @@
-"""Codecs x settings x pictures to rows; rows to means, tables and JSON."""
+"""Measures every codec at every setting on every picture: rows, their means, tables and JSON."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Row:
     bpp: float
     encode_s: float
     decode_s: float
-    metrics: dict[str, float | None]  # None: the picture is too small for it
+    metrics: dict[str, float | None]  # None where the picture is too small for the metric
 
 
 @dataclass(frozen=True)
 class Mean:
-    """Means of rows of one codec and setting: of bits per pixel, not of bytes over pixels, as papers do."""
+    """Means over the pictures of one codec and setting. `bpp` is the mean of bits per pixel, as in papers."""
 
     codec: str
     setting: float
@@ -52,7 +52,7 @@ class Mean:
 
 @dataclass
 class Evaluation:
-    """Rows, and what is missing from them and why."""
+    """The rows, and what is missing from them, with the reason."""
 
     rows: list[Row] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)  # pictures, by name
@@ -60,7 +60,7 @@ class Evaluation:
 
 
 def find_pictures(paths: Iterable[str | Path]) -> list[Path]:
-    """Files as given, and the pictures directly inside folders (by suffix, sorted by name).
+    """The given files, and the pictures directly inside given folders, by suffix and in the order of their names.
 
     Raises
     ------
@@ -69,25 +69,25 @@ def find_pictures(paths: Iterable[str | Path]) -> list[Path]:
     """
     suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     given = [Path(path) for path in paths]
-    found: list[Path] = []
+    pictures: list[Path] = []
     for path in given:
         if path.is_dir():
-            found += sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes and p.is_file())
+            pictures += sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes and p.is_file())
         elif path.is_file():
-            found.append(path)
+            pictures.append(path)
         else:
             raise UnsupportedPictureError(f"{path} does not exist")
-    if not found:
+    if not pictures:
         raise UnsupportedPictureError(f"no pictures found in {', '.join(map(str, given)) or 'nothing'}")
-    return found
+    return pictures
 
 
 def read_picture(path: Path) -> Array:
-    """uint8 (H, W, 3) as sodec reads it; alpha is left aside. Raises `UnsupportedPictureError`."""
+    """uint8 (H, W, 3) as sodec reads it, without alpha. Raises `UnsupportedPictureError`."""
     from ..picture import load
 
     with warnings.catch_warnings():
-        # Every codec gets the converted picture, so the conversion is none of the reader's concern.
+        # Every codec gets the converted picture, so a warning of the conversion would not matter.
         warnings.simplefilter("ignore", UserWarning)
         try:
             rgb: Array = load(path).rgb
@@ -135,14 +135,14 @@ def evaluate(
 
 
 def measure(codec: ImageCodec, setting: float, picture: Array, name: str, metrics: Sequence[Metric]) -> Row:
-    """One picture (H, W, 3) coded once. Time is that of the codec alone."""
+    """Codes one picture (H, W, 3) once. The times are those of the codec alone."""
     return measure_and_keep(codec, setting, picture, name, metrics)[0]
 
 
 def measure_and_keep(
     codec: ImageCodec, setting: float, picture: Array, name: str, metrics: Sequence[Metric]
 ) -> tuple[Row, Array]:
-    """What `measure` tells, and the decoded picture."""
+    """The row of `measure`, and the decoded picture."""
     start = time.perf_counter()
     data = codec.encode(picture, setting)
     encoded = time.perf_counter()
@@ -205,7 +205,7 @@ def table(rows: Sequence[Mean]) -> str:
 
 
 def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """A table whose source is aligned too: the first column to the left, the others to the right."""
+    """A table whose source is aligned: the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
@@ -222,12 +222,12 @@ def figure(value: float | None, digits: int) -> str:
 
 
 def write_json(path: Path, result: Evaluation) -> None:
-    """Every row of every picture, and what was skipped and left out. An infinite PSNR is the string "inf"."""
+    """Writes all rows, and what was skipped and left out. An infinite PSNR is the string "inf"."""
     path.write_text(json.dumps(_plain(asdict(result)), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> Evaluation:
-    """What `write_json` wrote."""
+    """Reads what `write_json` wrote."""
     raw = json.loads(path.read_text(encoding="utf-8"))
     rows = [
         Row(**{**row, "metrics": {k: None if v is None else float(v) for k, v in row["metrics"].items()}})
@@ -237,7 +237,7 @@ def read_json(path: Path) -> Evaluation:
 
 
 def _plain(value: Any) -> Any:
-    """Infinite floats as strings: JSON has no other form for them."""
+    """Infinite floats as strings, since JSON has no infinity."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -246,12 +246,12 @@ def _plain(value: Any) -> Any:
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    """Mean of the values that there are."""
+    """Mean of the values that are not None; None if all are."""
     present = [value for value in values if value is not None]
     return sum(present) / len(present) if present else None
 
 
 def _warm_up(codecs: Sequence[ImageCodec], picture: Array) -> None:
-    """One untimed coding each: first calls load libraries and plan kernels."""
+    """Codes once with each codec, untimed: first calls load libraries and plan kernels."""
     for codec in codecs:
         codec.decode(codec.encode(picture, codec.settings[0]))

@@ -13,6 +13,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import IO, TYPE_CHECKING, Any
 
+from ..stream import MAGIC
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 
 FORMAT = "SODEC"
 SUFFIX, MIME = ".sodec", "image/x-sodec"
-MAGIC = b"\x9esd"  # as in container.py, which imports NumPy
 SAVE_OPTIONS = ("quality", "target_bpp", "max_bytes", "metadata", "first_frame", "model", "device")
 
 

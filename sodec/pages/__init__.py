@@ -1,8 +1,8 @@
-"""Pages to open in a browser, whole in one file: no script, font or picture is fetched from anywhere.
+"""Web pages that are complete in one file: no script, font or picture is fetched from anywhere.
 
     render.py     templates to HTML; pictures to data URIs
-    divider.py    pictures under one divider that is dragged, and their details side by side
-    *.html        the templates; page.css, divider.css and divider.js go into each page
+    divider.py    two pictures with a divider to drag between them, and their details side by side
+    *.html        the templates; page.css, divider.css and divider.js are copied into each page
 
-Nothing here knows of codecs: `sodec.evaluate` fills pages, `sodec.ui` serves one.
+Nothing here knows of codecs: `sodec.evaluate` writes pages, `sodec.ui` serves one.
 """

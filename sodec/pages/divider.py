@@ -1,4 +1,4 @@
-"""Pictures under one divider: left of it one is seen, right of it another, and each one's details in a strip below."""
+"""Two pictures with a divider to drag: one is seen left of it, the other right of it, with details in a strip below."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from .render import picture_uri, render
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One of the pictures."""
+    """One of the pictures of a divider."""
 
     name: str
-    picture: np.ndarray  # uint8 (H, W, 3), all of a divider of one size
-    lines: tuple[str, ...] = ()  # below it in the strip
-    row: int = 0  # of the strip; the first layer is repeated in front of each
+    picture: np.ndarray  # uint8 (H, W, 3); all layers of a divider have the same size
+    lines: tuple[str, ...] = ()  # text below it in the strip
+    row: int = 0  # row of the strip; each row begins with the first layer
 
 
 def divider(name: str, layers: Sequence[Layer]) -> Markup:
-    """The first two layers under the divider, any others to choose; below, the details of all, side by side.
+    """The first two layers on both sides of the divider, others to choose from, and below them the strip.
 
-    Moved by mouse, touch and keyboard where the page has `style()` and `script()`. The strip shows, pixel by pixel,
-    what lies around the divider. `name` tells dividers of one page apart; one that is replaced under the same name
-    stays where it was.
+    The divider moves by mouse, touch and keyboard where the page has `style()` and `script()`. The strip shows what
+    lies around the divider, pixel by pixel, of all layers side by side. `name` must be unique on the page; a divider
+    that is replaced by one of the same name keeps its position.
     """
     first, *others = layers
     height, width = first.picture.shape[:2]
@@ -48,5 +48,5 @@ def style() -> Markup:
 
 
 def script() -> Markup:
-    """The JavaScript of every divider of a page, those that come later too."""
+    """The JavaScript of every divider of a page, also of those that are added later."""
     return render("divider.js")

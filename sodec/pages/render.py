@@ -20,12 +20,12 @@ def render(template: str, **values: Any) -> Markup:
 
 
 def data_uri(data: bytes, kind: str) -> str:
-    """`data` as an address that holds it; `kind` is a media type."""
+    """`data` as a data URI; `kind` is its media type."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def picture_uri(picture: np.ndarray) -> str:
-    """uint8 (H, W, 3) as lossless WebP: compared pictures must show what a codec did, and nothing else."""
+    """A picture, uint8 (H, W, 3), as a data URI of lossless WebP, so that a page shows only what a codec did to it."""
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(picture)).save(buffer, "WEBP", lossless=True, quality=20, method=1)
     return data_uri(buffer.getvalue(), "image/webp")
@@ -38,7 +38,7 @@ def blocks(text: str) -> Markup:
 
 
 def _table(lines: list[str]) -> list[list[str]] | None:
-    """The rows of cells of a markdown table, the head first; None of anything else."""
+    """The rows of cells of a markdown table, the head first; None if it is not one."""
     if not all(line.startswith("|") for line in lines):
         return None
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..entropy import MAX_VALUE, SKIP
 from ..models import SodecModel
 from ..models.coding import first_half
 from ..models.graphs import GraphedDecoder
@@ -19,8 +20,6 @@ from ..stream import symbols
 from ..weights import Coding
 from . import device
 from .tiles import CELL, HALO, TILE, Box, padded
-
-MAX_SYMBOL = 32767
 
 
 class Coefficients(NamedTuple):
@@ -72,7 +71,7 @@ class Engine:
             y = self.model.analysis(self.tensor(rgb, window)).float()
             rows, columns = box.cells().within(window.cells())
             y = y[..., rows, columns]
-            z = self.model.hyper_analysis(y.to(self.dtype)).float().round().clamp(-MAX_SYMBOL, MAX_SYMBOL)
+            z = self.model.hyper_analysis(y.to(self.dtype)).float().round().clamp(-MAX_VALUE, MAX_VALUE)
             mean = cropped(self.model.mean(z.to(self.dtype)), y)
             return Coefficients(z[0].to(torch.int16).cpu().numpy(), y - mean, mean)
 
@@ -81,7 +80,7 @@ class Engine:
         with self.stage("entropy"), torch.inference_mode():
             z, residual, _ = coefficients
             indexes = symbols.scale_indexes(self.coding, z, quality, *residual.shape[2:])
-            y = self._quantised(coefficients, quality, indexes != symbols.SKIP, deadzone)
+            y = self._quantised(coefficients, quality, indexes != SKIP, deadzone)
             return symbols.encode(self.coding, np.ascontiguousarray(z), y, indexes)
 
     def _quantised(self, coefficients: Coefficients, quality: float, coded: np.ndarray, deadzone: float) -> np.ndarray:
@@ -91,7 +90,7 @@ class Engine:
 
         def rounded(residual: Tensor) -> Tensor:
             scaled = residual * gain
-            scaled = (scaled - deadzone * scaled.sign()).round().clamp(-MAX_SYMBOL, MAX_SYMBOL)
+            scaled = (scaled - deadzone * scaled.sign()).round().clamp(-MAX_VALUE, MAX_VALUE)
             return torch.where(coded_here, scaled, 0.0)
 
         y = rounded(residual)

@@ -14,9 +14,8 @@ import numpy.typing as npt
 
 from .._native import crc32c
 from ..errors import CorruptStreamError, NewerFormatError, PictureTooLargeError, QualityError
-from . import sections
+from . import MAGIC, sections
 
-MAGIC = b"\x9esd"  # not ASCII, not valid UTF-8: a text file never looks like a stream
 VERSION = 1
 SUFFIX = ".sodec"
 

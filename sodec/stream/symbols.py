@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from .. import entropy
+from ..entropy import SKIP
 from ..errors import WeightsError
 from ..weights import Coding
 from .container import QUALITY_STEPS
 
-SKIP = 255  # the table index that codes nothing
 LOWEST = 1  # quality
 
 

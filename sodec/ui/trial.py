@@ -13,12 +13,11 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from .. import picture
-from ..errors import PictureTooLargeError, UnsupportedPictureError
+from ..errors import MissingPackageError, PictureTooLargeError, UnsupportedPictureError
 from ..evaluate.codecs import ImageCodec, rival
+from ..evaluate.compare import nearest
 from ..evaluate.metrics import ms_ssim, psnr
-from ..evaluate.optional import MissingPackageError
-from ..evaluate.sheet import nearest
-from ..stream import container
+from ..stream import MAGIC, container
 
 if TYPE_CHECKING:
     from ..codec import Codec
@@ -107,7 +106,7 @@ def open_upload(name: str, data: bytes, limits: Limits) -> Upload:
     """
     if len(data) > limits.bytes:
         raise PictureTooLargeError(f"{name} has {len(data):,} bytes; this page takes {limits.bytes:,} at most")
-    if data.startswith(container.MAGIC) or name.lower().endswith(".sodec"):
+    if data.startswith(MAGIC) or name.lower().endswith(".sodec"):
         container.read(data, limits.pixels)
         return Upload(name, stream=data)
     file = io.BytesIO(data)
