@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from .errors import UnknownModelError
 from .files import StreamLike, read_stream
+from .pipeline.tiles import CELL
 from .stream import container, info, symbols
+from .stream.container import MAX_PIXELS, MAX_TILE
 from .stream.info import Info
 from .weights import Bundle, bundled_models, find_by_fingerprint, resolve
 
@@ -99,24 +101,34 @@ def decompress(
     return kept_codec(bundle, device).decompress(data, output=output, **options)
 
 
-def inspect(data: StreamLike) -> Info:
+def inspect(data: StreamLike, *, max_pixels: int = MAX_PIXELS, max_tile: int = MAX_TILE) -> Info:
     """Sizes, quality, model, and bytes by section, without torch and without decoding the picture.
 
-    Raises what `sodec.stream.container.read` raises. Where the weights are bundled, the bytes of z and y are counted
-    apart.
+    Time and memory grow with the bytes, not with the pixels. Where the weights are bundled, the bytes of z and y are
+    counted apart. Sections (alpha, metadata) are counted but not unpacked.
+
+    Parameters
+    ----------
+    data
+        Bytes, path or binary file.
+    max_pixels, max_tile
+        As for `Codec.decompress`.
+
+    Raises
+    ------
+    CorruptStreamError, NewerFormatError, PictureTooLargeError
+        As `Codec.decompress`.
     """
     data = read_stream(data)
-    bundle = find_by_fingerprint(container.read(data).fingerprint)
+    limits = {"max_pixels": max_pixels, "max_tile": max_tile}
+    bundle = find_by_fingerprint(container.parse(data, **limits).stream.fingerprint)
     if bundle is None:
-        return info.inspect(data)
+        return info.inspect(data, **limits)
 
-    def z_end(payload: bytes, stream: container.Stream, number: int) -> int:
-        from .pipeline.tiles import grid
+    def z_end(payload: bytes, width: int, height: int) -> int:
+        return symbols.z_end(bundle.coding, payload, -(-height // CELL), -(-width // CELL))
 
-        cells = list(grid(stream.width, stream.height, 1 << stream.tile_log2))[number].cells()
-        return symbols.z_end(bundle.coding, payload, cells.height, cells.width)
-
-    return info.inspect(data, model=(bundle.name, bundle.version), z_end=z_end)
+    return info.inspect(data, model=(bundle.name, bundle.version), z_end=z_end, **limits)
 
 
 @functools.lru_cache(maxsize=2)
@@ -132,7 +144,8 @@ def _bundle_of(data: bytes) -> Bundle:
     fingerprint = container.peek(data[: container.PEEK_BYTES]).fingerprint
     bundle = find_by_fingerprint(fingerprint)
     if bundle is None:
-        container.read(data)  # damage to the fingerprint is an error of its own
+        # Damage to the fingerprint is an error of its own; limits don't matter for what is not decoded.
+        container.parse(data, max_pixels=container.MAX_SIDE**2, max_tile=container.MAX_SIDE)
         raise UnknownModelError(
             f"the stream needs weights {fingerprint.hex()}, which are not installed "
             f"(bundled: {', '.join(bundled_models()) or 'none'}); give their folder as weights="

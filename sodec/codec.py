@@ -27,6 +27,7 @@ from .pipeline.rate import checked_quality as checked_quality
 from .pipeline.tiles import TILE
 from .pipeline.view import Region, checked_view
 from .stream import container
+from .stream.container import MAX_PIXELS, MAX_TILE
 from .weights import Bundle, bundled_models, resolve
 
 if TYPE_CHECKING:
@@ -209,6 +210,8 @@ class Codec:
         region: Sequence[int] | None = None,
         scale: float = 1,
         on_error: str = "raise",
+        max_pixels: int = MAX_PIXELS,
+        max_tile: int = MAX_TILE,
         progress: Callable[[float], None] | None = None,
         report: Report | None = None,
     ) -> Any:
@@ -233,6 +236,9 @@ class Codec:
         on_error
             "raise", or "conceal": a damaged tile is filled from its surroundings and a `DamageWarning` names its
             rectangle. A stream whose header is damaged, or whose only tile, is refused all the same.
+        max_pixels, max_tile
+            Streams of more pixels, or with tiles of more pixels a side, are refused before memory is taken for them:
+            time and memory grow with both, whatever the bytes. sodec writes tiles of 1,024.
         progress
             Called with the share of the tiles that is decoded, 0 to 1, after each.
         report
@@ -241,7 +247,7 @@ class Codec:
         Raises
         ------
         CorruptStreamError, NewerFormatError, UnknownModelError, PictureTooLargeError
-            The bytes are damaged, too new, or of other weights.
+            The bytes are damaged, too new, of other weights, or of a picture beyond the limits.
         ViewError
             A mode, fidelity or scale that does not exist, or a region that is not within the picture.
         """
@@ -255,7 +261,7 @@ class Codec:
 
         def decompressed(data: StreamLike) -> Any:
             with engine.stage("container"):
-                stream = self._read(data, conceal)
+                stream = self._read(data, max_pixels, max_tile, salvage=conceal)
             decoded = decode(engine, stream, view, conceal=conceal, progress=progress)
             _warn_of_damage(stream, decoded.lost)
             if report is not None:
@@ -282,8 +288,10 @@ class Codec:
         """The networks."""
         return self.engine.model
 
-    def _read(self, data: StreamLike, salvage: bool = False) -> container.Stream:
-        stream = container.read(read_stream(data), salvage=salvage)
+    def _read(
+        self, data: StreamLike, max_pixels: int = MAX_PIXELS, max_tile: int = MAX_TILE, *, salvage: bool = False
+    ) -> container.Stream:
+        stream = container.read(read_stream(data), max_pixels, max_tile, salvage=salvage)
         if stream.fingerprint != self.bundle.fingerprint:
             raise UnknownModelError(
                 f"the stream needs weights {stream.fingerprint.hex()}; this codec holds "

@@ -6,6 +6,7 @@ pytest tests/test_cli.py
 import io
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,6 +40,17 @@ def test_there_and_back(run, tmp_path):
     assert run("decompress", "a.sodec", "-o", "b.jpg", "--mode", "fidelity")[0] == 0
     assert Image.open("b.jpg").size == (50, 40)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "a.sodec", "b.jpg", "b.png"]
+
+
+@pytest.mark.parametrize("command", [("decompress", "-o", "a.png"), ("info",)])
+def test_limits(run, command):
+    Path("a.sodec").write_bytes(codec().compress(photo(50, 40)))
+    arguments, weights = (command[0], "a.sodec", *command[1:]), command[0] != "info"
+    code, _, errors = run(*arguments, "--max-pixels", 1999, weights=weights)
+    assert code == 2
+    assert "50x40 pixels, 2000 in all; the limit is 1999 (max_pixels=, --max-pixels)" in errors
+    assert run(*arguments, "--max-pixels", 2000, weights=weights)[0] == 0
+    assert "--max-tile" in run(*arguments, "--max-tile", 49, weights=weights)[2]
 
 
 def test_folders_go_on_past_bad_files(run, tmp_path):

@@ -84,6 +84,17 @@ def _model_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.option("--max-tile", type=click.IntRange(1), default=1024, show_default=True,
+                     help="Refuses streams with tiles of more pixels a side."),
+        click.option("--max-pixels", type=click.IntRange(1), default=1 << 28, show_default=True,
+                     help="Refuses streams of more pixels."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
 def _folder_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option("--overwrite", is_flag=True, help="Makes files of a folder again that are there already."),
@@ -136,6 +147,7 @@ def compress(
               help="A smaller preview, of the fidelity picture.")  # fmt: skip
 @click.option("--salvage", "on_error", flag_value="conceal", default="raise",
               help="Fills damaged tiles from their surroundings, and says which; else an error.")  # fmt: skip
+@_limit_options
 @_folder_options
 @_model_options
 def decompress(
@@ -166,12 +178,13 @@ def decompress(
 
 @main.command()
 @click.argument("streams", type=PathArgument, nargs=-1, required=True)
-def info(streams: tuple[Path, ...]) -> None:
+@_limit_options
+def info(streams: tuple[Path, ...], max_pixels: int, max_tile: int) -> None:
     """Show what the bytes of .sodec streams are spent on. Decodes no picture and needs no torch."""
     from ..api import inspect
 
     for path in streams:
-        found = inspect(path.read_bytes())
+        found = inspect(path.read_bytes(), max_pixels=max_pixels, max_tile=max_tile)
         columns, rows = found.tiles
         kind = " grey" * found.grey + " with alpha" * found.alpha
         size = f"{found.bytes['total']} bytes, {found.bpp:.4f} bit per pixel"

@@ -13,6 +13,7 @@ from numcodecs.compat import ensure_bytes, ensure_ndarray, ndarray_copy
 from numcodecs.registry import register_codec
 
 from .. import api
+from ..stream.container import MAX_PIXELS, MAX_TILE
 
 
 class Sodec(NumcodecsCodec):  # type: ignore[misc]  # numcodecs has no types
@@ -25,6 +26,12 @@ class Sodec(NumcodecsCodec):  # type: ignore[misc]  # numcodecs has no types
     model, device
         As in `sodec.compress`.
 
+    Attributes
+    ----------
+    max_pixels, max_tile
+        As for `Codec.decompress`. Assign to the class to change them: they are not stored with an array, so that no
+        store raises the limits of its reader.
+
     Examples
     --------
     >>> photos = zarr.create_array("photos.zarr", shape=(9, 512, 512, 3), chunks=(1, 512, 512, 3),
@@ -32,6 +39,7 @@ class Sodec(NumcodecsCodec):  # type: ignore[misc]  # numcodecs has no types
     """
 
     codec_id = "sodec"
+    max_pixels, max_tile = MAX_PIXELS, MAX_TILE
 
     def __init__(self, quality: float = 50, model: str = "lite", device: str = "cpu") -> None:
         self.quality, self.model, self.device = quality, model, device
@@ -45,7 +53,9 @@ class Sodec(NumcodecsCodec):  # type: ignore[misc]  # numcodecs has no types
 
     def decode(self, buf: Any, out: Any = None) -> Any:
         """The chunk's pixels, without the axes of length one; or put into `out`."""
-        pixels = api.decompress(ensure_bytes(buf), output="numpy", device=self.device)
+        pixels = api.decompress(
+            ensure_bytes(buf), output="numpy", device=self.device, max_pixels=self.max_pixels, max_tile=self.max_tile
+        )
         return ndarray_copy(pixels, out)
 
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -20,7 +20,9 @@ VERSION = 1
 SUFFIX = ".sodec"
 
 MAX_SIDE = 65535
-MAX_PIXELS = 1 << 28  # the default limit of a decoder
+# What a decoder accepts unless its caller raises it. Time and memory grow with both: every tile is read whole.
+MAX_PIXELS = 1 << 28
+MAX_TILE = 1024  # pixels a side
 MAX_SECTIONS = 64
 TILE_LOG2 = 10  # the tile of a stream that states none
 MIN_TILE_LOG2, MAX_TILE_LOG2 = 6, 16
@@ -61,6 +63,13 @@ class Stream:
     def tiles(self) -> tuple[int, int]:
         """Columns and rows of the tile grid."""
         return tile_grid(self.width, self.height, self.tile_log2)
+
+    def tile_sizes(self) -> Iterator[tuple[int, int]]:
+        """Width and height in pixels of each tile, in the order of `payloads`."""
+        side = 1 << self.tile_log2
+        for top in range(0, self.height, side):
+            for left in range(0, self.width, side):
+                yield min(side, self.width - left), min(side, self.height - top)
 
 
 class Entry(NamedTuple):
@@ -149,11 +158,16 @@ def assemble(stream: Stream, packed: sections.Packed) -> bytes:
     return bytes(out) + crc32c(out).to_bytes(CHECK_BYTES, "little")
 
 
-def read(data: bytes, max_pixels: int = MAX_PIXELS, *, salvage: bool = False) -> Stream:
+def read(data: bytes, max_pixels: int = MAX_PIXELS, max_tile: int = MAX_TILE, *, salvage: bool = False) -> Stream:
     """The stream in `data`, every rule of the format checked; nothing is allocated for a size not yet checked.
 
-    With `salvage`, sections and tiles whose checks fail, or which are cut off, are left out and named in
-    `Stream.damaged`. The header must be whole, and hold a tile index.
+    Parameters
+    ----------
+    max_pixels, max_tile
+        Pictures of more pixels, and tiles of more pixels a side, are refused.
+    salvage
+        Sections and tiles whose checks fail, or which are cut off, are left out and named in `Stream.damaged`. The
+        header must be whole, and hold a tile index.
 
     Raises
     ------
@@ -162,23 +176,36 @@ def read(data: bytes, max_pixels: int = MAX_PIXELS, *, salvage: bool = False) ->
     NewerFormatError
         A later version, or a critical flag or section that this version does not know.
     PictureTooLargeError
-        The header claims more than `max_pixels` pixels.
+        The header claims more than `max_pixels` pixels, or tiles larger than `max_tile`.
     """
     damaged: list[str] = []
-    parsed = parse(data, max_pixels, damaged if salvage else None)
+    parsed = parse(data, max_pixels, max_tile, damaged if salvage else None)
     alpha: npt.NDArray[np.uint8] | None = None
     metadata: dict[str, bytes] = {}
     for section in parsed.sections:
-        name = "alpha" if section.tag == sections.ALPHA else sections.METADATA_NAMES.get(section.tag, "")
-        if not name or not section.body:
+        name = sections.name_of(section.tag)
+        if name == "other" or not section.body:
             continue
-        if name in metadata or (name == "alpha" and alpha is not None):
-            raise CorruptStreamError(f"the stream has two {name} sections")
         if name == "alpha":
             alpha = sections.unpack_alpha(section.body, parsed.stream.width, parsed.stream.height)
         else:
             metadata[name] = sections.unpack_metadata(section.body, name)
     return replace(parsed.stream, alpha=alpha, metadata=metadata, damaged=tuple(damaged))
+
+
+def check_limits(header: Header, max_pixels: int = MAX_PIXELS, max_tile: int = MAX_TILE) -> None:
+    """`PictureTooLargeError` where the header claims more pixels, or tiles of more pixels a side, than these limits."""
+    width, height = header.width, header.height
+    if width * height > max_pixels:
+        raise PictureTooLargeError(
+            f"the stream claims {width}x{height} pixels, {width * height} in all; the limit is {max_pixels} "
+            "(max_pixels=, --max-pixels)"
+        )
+    side = min(1 << header.tile_log2, max(width, height))
+    if side > max_tile:
+        raise PictureTooLargeError(
+            f"the stream has tiles of {side} pixels a side; the limit is {max_tile} (max_tile=, --max-tile)"
+        )
 
 
 def peek(start: bytes) -> Header:
@@ -221,8 +248,13 @@ class _Cursor:
         raise CorruptStreamError(f"{what}: a number of more than five bytes")
 
 
-def parse(data: bytes, max_pixels: int = MAX_PIXELS, damaged: list[str] | None = None) -> Parsed:
-    """`damaged` takes the names of what is damaged; without it, that is an error."""
+def parse(
+    data: bytes, max_pixels: int = MAX_PIXELS, max_tile: int = MAX_TILE, damaged: list[str] | None = None
+) -> Parsed:
+    """`read` without unpacking sections: its time and memory are those of the bytes.
+
+    `damaged` takes the names of what is damaged; without it, that is an error.
+    """
     data = bytes(data)
     _check_start(data)
     whole = _crc_matches(data)
@@ -235,8 +267,7 @@ def parse(data: bytes, max_pixels: int = MAX_PIXELS, damaged: list[str] | None =
     cursor = _Cursor(data, 4, len(data) - CHECK_BYTES if whole else len(data))
     header = _parse_header(cursor)
     width, height = header.width, header.height
-    if width * height > max_pixels:
-        raise PictureTooLargeError(f"the header claims {width}x{height} pixels; the limit is {max_pixels}")
+    check_limits(header, max_pixels, max_tile)
     if header.extended:
         index = _parse_index(cursor, header)
     elif tile_grid(width, height, header.tile_log2) != (1, 1):
@@ -308,6 +339,9 @@ def _parse_directory(cursor: _Cursor) -> tuple[int, tuple[Entry, ...]]:
         if key & 1 and key >> 1 != sections.ALPHA:
             raise NewerFormatError(f"critical section {key >> 1} is unknown to version {VERSION} of the format")
         length, check = cursor.varint("section length"), cursor.take(SHORT_CHECK_BYTES, "section check")
+        name = sections.name_of(key >> 1)
+        if name != "other" and any(entry.tag == key >> 1 for entry in entries):
+            raise CorruptStreamError(f"the stream has two {name} sections")
         entries.append(Entry(key >> 1, bool(key & 1), length, check))
     return tile_log2, tuple(entries)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ..entropy import payload_info
 from . import sections
-from .container import CHECK_BYTES, MAX_PIXELS, Stream, parse
+from .container import CHECK_BYTES, MAX_PIXELS, MAX_TILE, parse
 
 
 @dataclass(frozen=True)
@@ -44,33 +44,35 @@ def inspect(
     data: bytes,
     *,
     model: tuple[str, str] | None = None,
-    z_end: Callable[[bytes, Stream, int], int] | None = None,
+    z_end: Callable[[bytes, int, int], int] | None = None,
     max_pixels: int = MAX_PIXELS,
+    max_tile: int = MAX_TILE,
 ) -> Info:
-    """What the bytes of a stream are spent on. Decodes no picture.
+    """What the bytes of a stream are spent on. Decodes no picture and inflates no section.
 
     Parameters
     ----------
     model
         Name and version of the installed weights that read the stream, or None.
     z_end
-        Called with a tile's payload, the stream and the tile's number; returns how many bytes of the payload
-        are consumed once z has been read (`entropy.Decoder.position`). Without it z and y are not told apart.
+        Called with a tile's payload, its width and its height in pixels; returns how many bytes of the payload
+        are consumed once z has been read (`entropy.Decoder.position`). Without it z and y are counted as one.
+    max_pixels, max_tile
+        As for `container.read`, which says what is raised.
     """
-    parsed = parse(data, max_pixels)
+    parsed = parse(data, max_pixels, max_tile)
     stream = parsed.stream
     details = [payload_info(payload) for payload in stream.payloads]
     states = sum(detail[2] for detail in details)
     symbols = sum(map(len, stream.payloads)) - states
     by_name = dict.fromkeys(["alpha", *sections.METADATA, "other"], 0)
     for section in parsed.sections:
-        name = "alpha" if section.tag == sections.ALPHA else sections.METADATA_NAMES.get(section.tag, "other")
-        by_name[name] += len(section.body)
+        by_name[sections.name_of(section.tag)] += len(section.body)
     sizes = {"header": parsed.header_bytes}
     if z_end is None:
         sizes["symbols"] = symbols
     else:
-        ends = sum(z_end(payload, stream, number) for number, payload in enumerate(stream.payloads))
+        ends = sum(z_end(payload, *size) for payload, size in zip(stream.payloads, stream.tile_sizes(), strict=True))
         sizes |= {"z": ends - states, "y": symbols - (ends - states)}
     sizes |= {"lane states": states, **by_name, "integrity": CHECK_BYTES, "total": len(data)}
     return Info(

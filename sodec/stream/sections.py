@@ -17,6 +17,12 @@ MAX_METADATA = 1 << 24  # bytes of one, unpacked
 
 PLAIN, DEFLATED = 0, 1  # methods
 
+
+def name_of(tag: int) -> str:
+    """The name of a section's type: "alpha", "exif", "icc", "xmp" or "other"."""
+    return "alpha" if tag == ALPHA else METADATA_NAMES.get(tag, "other")
+
+
 Packed = list[tuple[int, bytes]]  # key of the directory (2 x type + 1 if critical), and body
 
 
