@@ -35,10 +35,10 @@ def screenshot(browser, width: int, height: int) -> Image.Image:
 def ui(browser) -> Image.Image:
     """The page of `sodec ui`, on a desktop and on a phone."""
     shots = []
-    with served(Codec(), host="127.0.0.1", port=None, limits=Limits()) as (_, _, address):
+    with served(Codec(), host="127.0.0.1", port=None, limits=Limits()) as page:
         for width in (1280, 360):
             driven.size(browser, width, 2000)
-            browser.get(address)
+            browser.get(page.address)
             WebDriverWait(browser, WAIT_S).until(lambda b: b.execute_script(READY))
             shots.append(screenshot(browser, width, 1500))
     desktop, phone = shots

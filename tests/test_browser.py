@@ -3,8 +3,11 @@
 pytest tests/test_browser.py
 """
 
+import functools
+import http.server
 import io
 import os
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -14,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tiny import codec, photo
+from visitor import Visitor
 
 from sodec.evaluate import codecs, metrics
 from sodec.evaluate.compare import compare
@@ -40,7 +44,7 @@ def find(browser, selector):
     return browser.find_element(By.CSS_SELECTOR, selector)
 
 
-def wait(browser, condition, seconds=120):
+def wait(browser, condition, seconds=60):
     return WebDriverWait(browser, seconds, poll_frequency=0.1).until(lambda _: condition())
 
 
@@ -149,8 +153,8 @@ def server(first):
     from sodec.ui.trial import Limits
 
     limits = Limits(bytes=400_000, pixels=100_000)
-    with served(codec(), host="127.0.0.1", port=None, limits=limits, photo=first) as (_, events, address):
-        yield events, address
+    with served(codec(), host="127.0.0.1", port=None, limits=limits, photo=first) as one:
+        yield one
 
 
 @pytest.fixture
@@ -158,7 +162,7 @@ def page(chromium, server):
     """The page, fresh, with its photo, and AVIF beside it."""
     driven.size(chromium, 1280)
     driven.requests(chromium)
-    chromium.get(server[1])
+    chromium.get(server.address)
     wait(chromium, lambda: figure(chromium, "AVIF"))
     return chromium
 
@@ -192,11 +196,11 @@ def test_quality_moves_the_bytes_and_nothing_leaves_the_machine(page, server, fi
     assert "ms" in find(page, ".trial-times").text
     asked = driven.requests(page)
     assert asked
-    assert all(url.startswith(server[1]) for url in asked), asked
+    assert all(url.startswith(server.address) for url in asked), asked
 
 
 def test_browsers_are_told_to_reach_nothing_else(server):
-    with urllib.request.urlopen(server[1]) as answer:
+    with urllib.request.urlopen(server.address) as answer:
         assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
         assert answer.read().count(b"https://fonts.") == 0
 
@@ -259,33 +263,67 @@ def test_an_upload_is_kept_nowhere_and_shown_to_nobody_else(page, tmp_path, serv
     Image.fromarray(photo(64, 64)).save(tmp_path / "mine-alone.png")
     drop(page, tmp_path / "mine-alone.png")
     wait(page, lambda: name(page) == "mine-alone.png")
-    left = [path for path in Path(os.environ["GRADIO_TEMP_DIR"]).rglob("*") if path.is_file() and path.stat().st_size]
-    assert not left
+    assert not [path for path in Path(os.environ["GRADIO_TEMP_DIR"]).rglob("*") if path.is_file()]
+    assert server.events.uploads.held == 0
     mine = page.current_window_handle
     page.switch_to.new_window("tab")
-    page.get(server[1])
+    page.get(server.address)
     wait(page, lambda: figure(page, "AVIF"))
     assert name(page) == "first.png"
     assert "mine-alone" not in page.page_source
-    assert len(server[0].sessions) >= 2
+    assert len(server.events.sessions) >= 2
     page.get("about:blank")
     page.switch_to.window(mine)
     page.get("about:blank")
-    wait(page, lambda: len(server[0].sessions) == 0)
+    wait(page, lambda: len(server.events.sessions) == 0)
     page.switch_to.window(page.window_handles[-1])
     page.close()
     page.switch_to.window(mine)
 
 
 def test_visitors_at_once_wait_for_each_other(server, first):
-    from gradio_client import Client
-
-    clients = [Client(server[1], verbose=False) for _ in range(4)]
-    jobs = [client.submit("quality", quality, 5000, api_name="/code") for quality, client in enumerate(clients, 40)]
-    for quality, job in enumerate(jobs, 40):
-        _, shown = job.result(timeout=120)
+    visitors = {quality: Visitor(server.address) for quality in range(40, 44)}
+    numbers = visitors[40].numbers()
+    for quality, visitor in visitors.items():
+        visitor.event(numbers["open"], "none")
+        assert visitor.join(numbers["code"], ["quality", quality, 5000])[0] == 200
+    for quality, visitor in visitors.items():
+        shown = str(visitor.answers())
         assert f"sodec, quality {quality}" in shown
         assert f">{len(codec().compress(first, quality)):,}<" in shown
+
+
+def test_a_page_of_another_address_reaches_nothing(chromium, server, tmp_path):
+    """It may send what a form or an image may send; nothing of it is answered, and nothing is kept."""
+    (tmp_path / "index.html").write_text("<title>another</title>")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        chromium.get(f"http://127.0.0.1:{other.server_port}/")
+        sent = chromium.execute_async_script(
+            """const [address, done] = arguments;
+               const form = new FormData();
+               form.append("files", new Blob(["x".repeat(1000)]), "x.png");
+               const event = JSON.stringify({fn_index: 1, data: ["x"], session_hash: "abcdefghij"});
+               const attempts = [
+                 ["gradio_api/upload", {method: "POST", mode: "no-cors", body: form}],
+                 ["gradio_api/upload", {method: "POST", body: form}],
+                 ["gradio_api/queue/join", {method: "POST", mode: "no-cors", body: event}],
+                 ["config", {}],
+               ].map(([path, options]) => fetch(address + path, options).then((r) => r.type + r.status, String));
+               Promise.all(attempts).then(done);""",
+            server.address,
+        )
+        other.shutdown()
+    assert all("TypeError" in one or one == "opaque0" for one in sent), sent
+    assert server.events.uploads.held == 0
+    assert "abcdefghij" not in server.events.sessions._held
+
+
+def test_a_page_whose_photo_was_dropped_says_so(page, server):
+    server.events.sessions._held.clear()
+    find(page, "#quality input[type=range]").send_keys(Keys.END)
+    wait(page, lambda: "no longer holds this page's photo" in find(page, "#problem").text)
 
 
 def test_the_page_fits_a_phone(page):

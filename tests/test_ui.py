@@ -14,7 +14,7 @@ from tiny import codec, photo
 
 from sodec.errors import CorruptStreamError, PictureTooLargeError, TargetError, UnsupportedPictureError
 from sodec.ui.result import result
-from sodec.ui.sessions import Sessions
+from sodec.ui.sessions import DROPPED, IDLE_SECONDS, Sessions
 from sodec.ui.trial import Limits, Wish, match, open_upload, run_trial
 
 LIMITS = Limits(bytes=1_000_000, pixels=200_000)
@@ -114,15 +114,35 @@ def test_a_result_escapes_the_name_and_shows_a_large_picture_smaller():
 def test_sessions_hold_their_own_and_are_dropped():
     first = run_trial(codec(), open_upload("first.png", file(), LIMITS), Wish(quality=1))
     sessions = Sessions(first, limit=2)
-    sessions.of("a").upload = open_upload("mine.png", file(photo(20, 20)), LIMITS)
+    sessions.open("a").upload = open_upload("mine.png", file(photo(20, 20)), LIMITS)
     assert sessions.of("a").upload.name == "mine.png"
-    assert sessions.of("b").upload.name == "first.png"
+    assert sessions.open("b").upload.name == "first.png"
     sessions.of("a")
-    sessions.of("c")  # one too many: b has been idle longest
+    sessions.open("c")  # one too many: b has been idle longest
     assert sessions.of("a").upload.name == "mine.png"
+    assert sessions.of("b").problem == DROPPED
     sessions.drop("a")
     sessions.drop("never there")
-    assert sessions.of("a").upload.name == "first.png"
+    assert (sessions.of("a").upload, sessions.of("a").trial) == (None, None)
+    assert sessions.open("a").upload.name == "first.png"
+
+
+def test_sessions_end_by_time_and_by_what_they_hold():
+    now = 0.0
+    first = run_trial(codec(), open_upload("first.png", file(), LIMITS), Wish(quality=1))
+    assert first.nbytes + first.upload.nbytes > 2 * 3 * 120 * 80
+    sessions = Sessions(first, total_bytes=2 * (first.nbytes + first.upload.nbytes), clock=lambda: now)
+    for key in "abc":
+        sessions.open(key)
+    assert len(sessions) == 2
+    assert sessions.of("a").problem == DROPPED
+    assert sessions.of("c").upload is first.upload
+    now = IDLE_SECONDS - 1.0
+    sessions.of("c")
+    now += 2
+    sessions.expire()
+    assert len(sessions) == 1
+    assert sessions.of("c").upload is first.upload
 
 
 def test_without_gradio_the_command_says_what_to_install(tmp_path):

@@ -13,6 +13,9 @@ import click
 @click.command("ui")
 @click.option("--host", default="127.0.0.1", show_default=True,
               help="Address to listen on; 0.0.0.0 lets other machines in.")  # fmt: skip
+@click.option("--allow-host", multiple=True, metavar="NAME",
+              help="A name by which browsers reach this machine, as in http://NAME:7860. Its addresses, localhost and "
+              "its own name need no mention.")  # fmt: skip
 @click.option("--port", type=click.IntRange(1, 65535), help="Default: the first free one from 7860.")
 @click.option("--max-mb", default=20.0, show_default=True, type=click.FloatRange(min=0, min_open=True),
               help="Megabytes of a file at most.")  # fmt: skip
@@ -24,6 +27,7 @@ import click
 @click.option("--threads", type=click.IntRange(1), help="Threads of the networks (default: torch's choice).")
 def ui_command(
     host: str,
+    allow_host: tuple[str, ...],
     port: int | None,
     max_mb: float,
     max_megapixels: float,
@@ -50,7 +54,7 @@ def ui_command(
         torch.set_num_threads(threads)
     codec = Codec(model, weights=weights, device=device)
     limits = Limits(int(max_mb * 1e6), int(max_megapixels * 1e6))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the folder of uploads goes then too
-    with served(codec, host=host, port=port, limits=limits) as (page, _, address):
-        click.echo(f"{address} (Ctrl-C ends it)")
-        page.block_thread()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that gradio's folder goes then too
+    with served(codec, host=host, port=port, limits=limits, allowed_hosts=allow_host) as page:
+        click.echo(f"{page.address} (Ctrl-C ends it)")
+        page.wait()

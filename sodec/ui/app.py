@@ -1,70 +1,146 @@
-"""The page, in gradio, and its server. No upload stays on a disk, and nothing is fetched from elsewhere."""
+"""The page, in gradio. No upload comes to a disk, and nothing is fetched from elsewhere."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
-from starlette.middleware import Middleware
+from fastapi import FastAPI
 
 from ..files import PHOTO
 from ..pages import divider
 from ..pages.render import render
-from .csp import OwnOriginOnly
+from . import guard
 from .events import NONE, Events
 from .result import result
+from .server import address_of, is_local, listen, own_names, running
+from .sessions import PAGES
 from .trial import RIVALS, Limits, Wish, available_rivals
 
 if TYPE_CHECKING:
     from ..codec import Codec
 
 START_QUALITY, START_BYTES = 25, 5000
+LONGEST_TOKEN = 100
+QUEUED = 64  # events that may wait, of all pages
 
 INTRODUCTION = """# sodec
 Photographs in a few kilobytes. Drop a photo and drag the line across it. **Fine detail, text and faces are
 synthesised**: the picture looks like the photo, it is no evidence of it.
 """
 # Saves a data URI as a file.
-SAVE = """(made) => {
-  if (!made) return;
+SAVE = """(saved) => {
+  if (!saved) return;
   const link = document.createElement("a");
-  link.href = made.uri; link.download = made.name;
+  link.href = saved.uri; link.download = saved.name;
   document.body.append(link); link.click(); link.remove();
 }"""
 
 
+@dataclass(frozen=True)
+class Served:
+    """A page that is served."""
+
+    events: Events
+    address: str
+    thread: threading.Thread
+
+    def wait(self) -> None:
+        """Until the server ends; Ctrl-C raises `KeyboardInterrupt` here."""
+        while self.thread.is_alive():
+            self.thread.join(1)
+
+
 @contextmanager
 def served(
-    codec: Codec, *, host: str, port: int | None, limits: Limits, photo: Path = PHOTO
-) -> Iterator[tuple[Any, Events, str]]:
-    """The page, its events and its address while it is served, in threads of its own.
+    codec: Codec,
+    *,
+    host: str,
+    port: int | None,
+    limits: Limits,
+    photo: Path = PHOTO,
+    allowed_hosts: Collection[str] = (),
+) -> Iterator[Served]:
+    """The page, while it is served in threads of its own.
 
-    Port None is the first free one from 7860; pages begin with `photo`.
+    Parameters
+    ----------
+    host, port
+        Where to listen; port None is the first free one from 7860.
+    limits
+        Of an upload.
+    photo
+        What pages begin with.
+    allowed_hosts
+        Names by which browsers reach this server, beside its addresses and localhost.
 
-    Raises `OSError` where the port is taken.
+    Raises
+    ------
+    OSError
+        There is no such address, or the port is taken.
     """
-    with tempfile.TemporaryDirectory(prefix="sodec-ui-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder  # where uploads are for the moment until they are read
+    with ExitStack() as stack:
+        listening = stack.enter_context(listen(host, port))
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="sodec-ui-"))
+        # gradio makes its folder of files here. Nothing comes into it: the guard takes uploads, and no event has files.
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        stack.callback(os.environ.pop, "GRADIO_TEMP_DIR", None)
+        os.environ["GRADIO_RUN_HISTORY"] = "False"  # which gradio would keep in the visitor's browser
         events = Events(codec, limits, photo, Wish(START_QUALITY))
         page = build(events)
-        page.queue(max_size=64)
-        try:
-            _, address, _ = page.launch(
-                server_name=host, server_port=port, max_file_size=limits.bytes, prevent_thread_lock=True, quiet=True,
-                share=False, inbrowser=False, ssr_mode=False, pwa=False, mcp_server=False, enable_monitoring=False,
-                footer_links=[], theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
-                css=divider.style() + render("trial.css"), head=f"<script>{divider.script()}</script>",
-                app_kwargs={"middleware": [Middleware(OwnOriginOnly)]},
-            )  # fmt: skip
-            yield page, events, address
-        finally:
-            page.close(verbose=False)
-            del os.environ["GRADIO_TEMP_DIR"]
+        local = is_local(listening)
+        door = guard.Guard(
+            _application(page, limits), names=own_names(host, local, allowed_hosts), local=local,
+            events=_events_of_pages(page), uploads=events.uploads, unread=lambda session: _unread(page, session),
+        )  # fmt: skip
+        stack.callback(page.close, verbose=False)
+        thread = stack.enter_context(running(door, listening, events.expire))
+        yield Served(events, address_of(listening), thread)
+
+
+def _application(page: Any, limits: Limits) -> Any:
+    """gradio's ASGI application of the page, which holds little for those that only knock."""
+    page.queue(max_size=QUEUED)
+    page.state_session_capacity = PAGES
+    page._queue.pending_messages_per_session.max_size = PAGES
+    return gr.mount_gradio_app(
+        FastAPI(docs_url=None, redoc_url=None, openapi_url=None), page, "/", max_file_size=limits.bytes,
+        show_error=False, ssr_mode=False, pwa=False, mcp_server=False, enable_monitoring=False, footer_links=[],
+        theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+        css=divider.style() + render("trial.css"), head=f"<script>{divider.script()}</script>",
+    )  # fmt: skip
+
+
+def _events_of_pages(page: Any) -> guard.Events:
+    """Which values each event has that a page sends, by gradio's number of it."""
+    return {
+        number: [_allowed(component) for component in event.inputs]
+        for number, event in page.fns.items()
+        if event.fn is not None and not any(trigger == "unload" for _, trigger in event.targets)
+    }
+
+
+def _allowed(component: Any) -> Callable[[Any], bool]:
+    """Whether a value is one that the component of the page can have. No event has others as inputs than these."""
+    if isinstance(component, gr.Radio):
+        return [value for _, value in component.choices].__contains__
+    if isinstance(component, gr.Slider):
+        low, high = component.minimum, component.maximum
+        return lambda value: type(value) in (int, float) and low <= value <= high
+    if isinstance(component, gr.Textbox):
+        return lambda value: isinstance(value, str) and len(value) < LONGEST_TOKEN
+    raise TypeError(f"values of {component} are not checked")
+
+
+def _unread(page: Any, session: str) -> int:
+    return len(page._queue.pending_event_ids_session.get(session, ()))
 
 
 def build(events: Events) -> Any:
@@ -90,22 +166,31 @@ def build(events: Events) -> Any:
             with gr.Column(scale=3, min_width=300):
                 problem = gr.HTML(elem_id="problem", apply_default_css=False, visible=False)
                 shown = gr.HTML(result(events.first, None), elem_id="result", apply_default_css=False)
-        made = gr.JSON(visible=False)
+        token, saved = gr.Textbox(visible=False), gr.JSON(visible=False)
 
-        queue = {"concurrency_id": "codec", "concurrency_limit": 1}
-        coded = {"fn": events.code, "inputs": [target, quality, count], "outputs": [problem, shown], **queue}
-        compared = {
+        queue: dict[str, Any] = {"concurrency_id": "codec", "concurrency_limit": 1}
+        coded: dict[str, Any] = {
+            "fn": events.code,
+            "inputs": [target, quality, count],
+            "outputs": [problem, shown],
+            **queue,
+        }
+        compared: dict[str, Any] = {
             "fn": events.compare, "inputs": rival, "outputs": shown, "show_progress": "hidden", **queue
         }  # fmt: skip
-        dropped.upload(events.receive, dropped, dropped, queue=False, show_progress="hidden").then(**coded).then(
-            **compared
-        )
-        target.change(_visible, target, [quality, count], queue=False, show_progress="hidden")
+        # Of the file the event names only the token by which the guard took it.
+        dropped.upload(None, dropped, token, js="(file) => file.path", queue=False).then(
+            events.receive, token, dropped, concurrency_id="files", concurrency_limit=1, show_progress="hidden"
+        ).then(**coded).then(**compared)
+        target.change(_visible, target, [quality, count], show_progress="hidden")
         moved = [target.change, quality.change, count.change]
         gr.on(moved, **coded, trigger_mode="always_last", show_progress="hidden").then(**compared)
-        gr.on([rival.change, page.load], **compared)
+        rival.change(**compared)
+        page.load(**{**compared, "fn": events.open})
         for button, file in ((save_stream, events.stream_file), (save_picture, events.picture_file)):
-            button.click(file, None, made, show_progress="hidden").then(None, made, None, js=SAVE)
+            button.click(file, None, saved, concurrency_id="files", concurrency_limit=1, show_progress="hidden").then(
+                None, saved, None, js=SAVE
+            )
         page.unload(events.leave)
     return page
 

@@ -48,6 +48,12 @@ class Upload:
     notes: tuple[str, ...] = ()  # what was converted
     rivals: dict[str, Remembering] = field(default_factory=dict)  # by name
 
+    @property
+    def nbytes(self) -> int:
+        """Of memory, about."""
+        held = 0 if self.photo is None else _bytes_of(self.photo)
+        return held + len(self.stream or b"") + sum(rival.nbytes for rival in list(self.rivals.values()))
+
 
 @dataclass(frozen=True)
 class Wish:
@@ -69,6 +75,12 @@ class Trial:
     encode_times: dict[str, float]  # seconds by stage; empty for a stream
     decode_times: dict[str, float]
     metrics: dict[str, float]  # by label; empty for a stream
+
+    @property
+    def nbytes(self) -> int:
+        """Of memory, about, beside the upload's."""
+        fidelity = 0 if self.fidelity is None else self.fidelity.nbytes
+        return len(self.stream) + _bytes_of(self.decoded) + fidelity
 
     @property
     def bpp(self) -> float:
@@ -185,6 +197,11 @@ class Remembering:
             self._coded[setting] = self._codec.encode(picture, setting)
         return self._coded[setting]
 
+    @property
+    def nbytes(self) -> int:
+        """Of all streams that are kept."""
+        return sum(map(len, list(self._coded.values())))
+
 
 def available_rivals() -> list[str]:
     """Those of `RIVALS` whose format can be written here."""
@@ -195,6 +212,10 @@ def available_rivals() -> list[str]:
         except MissingPackageError:
             continue
     return found
+
+
+def _bytes_of(photo: Picture) -> int:
+    return photo.rgb.nbytes + (0 if photo.alpha is None else photo.alpha.nbytes)
 
 
 def _metrics(original: np.ndarray, decoded: np.ndarray) -> dict[str, float]:
