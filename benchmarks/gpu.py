@@ -1,4 +1,4 @@
-"""Everything that a GPU has to say, by one command: `lite` and `sd21` by `sodec bench`, and every Triton kernel.
+"""All figures of a GPU by one command: `lite` and `sd21` as by `claim.py`, and every Triton kernel.
 
     python benchmarks/gpu.py [--seconds N] [--sd21 FOLDER] [--out FOLDER]
 
@@ -27,12 +27,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from claim import ratios
+
 from sodec import Codec
-from sodec.bench.chart import chart
-from sodec.bench.deadline import Deadline
+from sodec.bench.clock import Deadline
 from sodec.bench.random_weights import drawn, write_random_weights
-from sodec.bench.report import summary, text
-from sodec.bench.run import Report, bench, told
+from sodec.bench.report import chart, summary, text
+from sodec.bench.run import Report, bench, end_of_traceback
 from sodec.errors import DeviceError
 from sodec.models import SD21, SD21_TINY
 from sodec.models.load import resolve_device
@@ -60,7 +61,7 @@ class Run:
         try:
             return part()
         except Exception as error:  # the parts after it must not be lost
-            self.fail(name, told(error))
+            self.fail(name, end_of_traceback(error))
             return None
 
     def fail(self, name: str, why: str) -> None:
@@ -100,7 +101,7 @@ class Run:
             print(f"gpu: {name}: {line}", file=sys.stderr, flush=True)
 
         budget = 0.0 if rehearse else SHORT if limited else BUDGET
-        bench(codec, sizes, growth, budget=budget, say=say, deadline=self.deadline, save=keep)
+        bench(codec, sizes, growth, budget=budget, say=say, compare=ratios, deadline=self.deadline, save=keep)
         report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         self.failed += [f"{name}: {part}" for part in report["errors"]]
         print(text([report]), flush=True)

@@ -55,8 +55,6 @@ class Modules(NamedTuple):
     dispatch: Any
     reference: Any
     clock: Any
-    ceilings: Any
-    deadline: Any
 
 
 def written_out(kernel: str, reference: Any) -> Callable[..., Tensor]:
@@ -227,7 +225,7 @@ def load() -> Modules:
         root = str(Path(__file__).resolve().parent.parent)
         sys.path.insert(0, root)
         importlib.import_module("sodec").__path__.append(root)  # kernels/ is installed as sodec.kernels
-    names = ("kernels.dispatch", "kernels.reference", "bench.clock", "bench.ceilings", "bench.deadline")
+    names = ("kernels.dispatch", "kernels.reference", "bench.clock")
     return Modules(*(importlib.import_module(f"sodec.{name}") for name in names))
 
 
@@ -271,7 +269,7 @@ def run_times(
     timed = [shrunk(case) for case in TIMED] if rehearse else TIMED
     rows: list[dict[str, Any]] = []
     with torch.inference_mode():
-        limits = modules.ceilings.ceilings(torch.device(device), torch.bfloat16)
+        limits = modules.clock.ceilings(torch.device(device), torch.bfloat16)
         report |= {"bytes_per_second": limits.bytes_per_s, "operations_per_second": limits.flops_per_s, "rows": rows}
         for case in timed:
             if deadline.allows(ROW):
@@ -324,7 +322,7 @@ def main() -> int:
         print("gpu_kernels: no CUDA device here; run it on a GPU machine, or rehearse it with --rehearse")
         return 2
     modules = load()
-    deadline = modules.deadline.Deadline(options.seconds)
+    deadline = modules.clock.Deadline(options.seconds)
     report = start(options.rehearse)
     if options.part == "time" and options.json.exists():
         report = json.loads(options.json.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""The tables of docs/latency.md, from reports of `sodec bench --json`; without one of a GPU its column stays empty.
+"""Writes the tables of docs/latency.md from reports of claim.py. Without one of a GPU its column stays empty.
 
 python benchmarks/latency_page.py docs/latency-cpu.json [GPU.json ...]
 """

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sodec.bench.deadline import Deadline
+from sodec.bench.clock import Deadline
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="the benchmarks are not in the package")

@@ -1,4 +1,4 @@
-"""Time and memory of larger and larger pictures, each in a process of its own: a peak is a process's own."""
+"""Time and memory of larger and larger pictures, each in a process of its own, since a peak is a process's own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from ..codec import Codec
 from ..errors import DeviceError
-from .scene import scene
+from .machine import scene
 
 DIRECTIONS = ("encode", "decode")
 QUALITY = 50.0
@@ -32,7 +32,7 @@ class Point:
     height: int
     time: Any  # clock.Timing
     first_pixel_s: float  # from the start of the process to the first result: imports, loading and one run
-    imports_bytes: int | None  # the process's peak once everything is imported; None where the system does not tell
+    imports_bytes: int | None  # the process's peak once everything is imported; None where the system has no figure
     peak_bytes: int | None
     gpu_peak_bytes: int | None
 
@@ -53,7 +53,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Growth:
-    """Points of one direction and how they grow: time and memory go as pixels to the power of the exponent."""
+    """Points of one direction and how they grow: as pixels to the power of the exponent."""
 
     direction: str
     points: list[Point]
@@ -64,7 +64,7 @@ class Growth:
 
 
 def growth(codec: Codec, sizes: Sequence[tuple[int, int]], threads: int) -> list[Growth]:
-    """Encoding and decoding of the scene at every size."""
+    """Measures encoding and decoding of the scene at every size."""
     points = []
     with tempfile.TemporaryDirectory(prefix="sodec-bench-") as folder:
         for width, height in sizes:
@@ -95,27 +95,27 @@ def _fitted(direction: str, points: list[Point]) -> Growth:
 
 
 def _in_a_process(codec: Codec, direction: str, file: Path, threads: int) -> Point:
-    order = {
+    task = {
         "direction": direction, "file": str(file), "model": codec.bundle.name, "weights": str(codec.bundle.folder),
         "device": str(codec.device), "dtype": str(codec.dtype).removeprefix("torch."), "threads": threads,
         "started": time.time(),
     }  # fmt: skip
-    command = [sys.executable, "-m", "sodec.bench.growth", json.dumps(order)]
+    command = [sys.executable, "-m", "sodec.bench.growth", json.dumps(task)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=file.parent, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise DeviceError(f"{direction} of {file.name} ended with code {done.returncode}: {last}")
     from .clock import Timing
 
-    found = json.loads(done.stdout)
-    return Point(direction, **{**found, "time": Timing(**found["time"])})
+    measured = json.loads(done.stdout)
+    return Point(direction, **{**measured, "time": Timing(**measured["time"])})
 
 
 def _peak() -> int | None:
-    """The most memory that this process has held, in bytes. None where the system does not tell."""
+    """The peak memory of this process, in bytes. None where the system has no figure."""
     status = Path("/proc/self/status")
     if status.exists():
-        # Not getrusage's: on Linux that one begins with the peak of the process that started this one.
+        # Not by getrusage, which on Linux begins with the peak of the parent process.
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return 1024 * int(line.split()[1])
     try:
@@ -126,8 +126,8 @@ def _peak() -> int | None:
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _run(order: dict[str, Any]) -> dict[str, Any]:
-    """What a process is asked for: one size, one direction, in as little memory as that takes."""
+def _run(task: dict[str, Any]) -> dict[str, Any]:
+    """Measures one size in one direction, in the process that was started for it."""
     import dataclasses
 
     import torch
@@ -136,10 +136,10 @@ def _run(order: dict[str, Any]) -> dict[str, Any]:
     from .clock import measure
 
     imports = _peak()
-    torch.set_num_threads(order["threads"])
-    codec = Codec(order["model"], weights=order["weights"], device=order["device"], dtype=order["dtype"])
-    file = Path(order["file"])
-    if order["direction"] == "encode":
+    torch.set_num_threads(task["threads"])
+    codec = Codec(task["model"], weights=task["weights"], device=task["device"], dtype=task["dtype"])
+    file = Path(task["file"])
+    if task["direction"] == "encode":
         source = np.load(file)
         height, width = source.shape[:2]
 
@@ -154,7 +154,7 @@ def _run(order: dict[str, Any]) -> dict[str, Any]:
             return codec.decompress(data, output="numpy")
 
     call()
-    first = time.time() - order["started"]
+    first = time.time() - task["started"]
     timing = measure(call, codec.device, host=True, budget=0, warm_ups=1)
     gpu = torch.cuda.max_memory_allocated(codec.device) if codec.device.type == "cuda" else None
     return {

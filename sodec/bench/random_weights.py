@@ -1,4 +1,4 @@
-"""Weights drawn at random: networks take the same time with them, and pictures are noise."""
+"""Random weights: networks take the same time with them, but pictures are noise."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ IN_MEMORY = "random"  # stands for the folder
 
 
 def write_random_weights(folder: Path, config: ModelConfig, seed: int = 0) -> weights.Bundle:
-    """A folder of weights for `config`. The bytes of its streams, and so the coder's time, mean nothing."""
+    """Writes a folder of random weights. The bytes of its streams, and so the coder's time, mean nothing."""
     torch.manual_seed(seed)
     model = SodecModel(config)
     with torch.no_grad():
@@ -38,7 +38,7 @@ def write_random_weights(folder: Path, config: ModelConfig, seed: int = 0) -> we
 
 
 def drawn(config: ModelConfig, device: torch.device) -> weights.Bundle:
-    """The same in no folder: a model is drawn on `device` whenever one is read, the same each time."""
+    """The same without a folder: a model is drawn on `device` whenever it is read, each time the same one."""
     return _Drawn(Path(IN_MEMORY), config.to_dict(), b"\0\0\0", "none", (), device)
 
 

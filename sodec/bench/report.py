@@ -1,11 +1,14 @@
-"""A report's JSON as tables, markdown. What was not measured stays empty, and is named with the reason."""
+"""A report's JSON as tables in markdown, and as a bar chart. What was not measured is named with the reason."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from ..errors import OutputError
 from ..evaluate.run import markdown
+from ..extras import require
 
 Json = dict[str, Any]
 
@@ -19,7 +22,7 @@ SUMS = {
 
 
 def text(reports: Sequence[Json]) -> str:
-    """Every table of every report, then one that puts them side by side."""
+    """All tables of each report, then one with all reports side by side."""
     blocks = []
     for report in reports:
         blocks += [f"{report['model']} {report['sodec']}, weights {report['weights']}, {machine_line(report)}"]
@@ -34,7 +37,7 @@ def text(reports: Sequence[Json]) -> str:
 
 
 def machine_line(report: Json) -> str:
-    """The hardware's name first."""
+    """One line on the machine, the hardware's name first."""
     m, c = report["machine"], report["ceilings"]
     where = f"CUDA {m['cuda']}" if m["device"] == "cuda" else f"{m['threads']} of {m['cores']} cores"
     ceilings = f"{c['flops_per_s'] / 1e9:,.0f} GFLOP/s, {c['bytes_per_s'] / 1e9:,.0f} GB/s"
@@ -42,7 +45,7 @@ def machine_line(report: Json) -> str:
 
 
 def stage_table(size: Json) -> str:
-    """One size: each stage beside its floor, then the sums as they are measured on their own."""
+    """One size: each stage beside its floor, then the whole, which is measured by itself."""
     head = [f"{size['width']}x{size['height']}, {size['bytes']} bytes", "ms", "quartiles", "share", "GFLOP", "MB",
             "floor, ms", "bound", "x floor"]  # fmt: skip
     body = []
@@ -58,19 +61,20 @@ def stage_table(size: Json) -> str:
 
 
 def ratio_table(ratios: Json) -> str:
-    """The three ratios, and what they are quotients of."""
+    """The three ratios of benchmarks/claim.py, and the times that they are quotients of."""
     end, network, whole, unet = (ratios[key] for key in ("end_to_end", "network", "decode_one_step", "unet_one_step"))
     rows: list[tuple[str, Json, Json, float]] = []
-    for one in ratios["steps"]:
-        rows.append((f"(a) {one['steps']} DDIM steps, decoder", one["decode"], whole, one["ratio_decode"]))
-        rows.append((f"(a) {one['steps']} DDIM steps, UNet alone", one["unet"], unet, one["ratio_unet"]))
-    for one in ratios["engineering"]:
-        rows.append((f"(b) {one['rival']}, end to end", one["end_to_end"], end, one["ratio_end_to_end"]))
-        rows.append((f"(b) {one['rival']}, networks", one["network"], network, one["ratio_network"]))
-    for one in ratios["multi_step"]:
-        rows.append((f"(c) {one['name']}, plain (emulated)", one["decode"], end, one["ratio"]))
-        same = one["decode_same_kernels"], end, one["ratio_same_kernels"]
-        rows.append((f"(c) {one['name']}, our kernels (emulated)", *same))
+    for steps in ratios["steps"]:
+        name = f"(a) {steps['steps']} DDIM steps"
+        rows.append((f"{name}, decoder", steps["decode"], whole, steps["ratio_decode"]))
+        rows.append((f"{name}, UNet alone", steps["unet"], unet, steps["ratio_unet"]))
+    for rival in ratios["engineering"]:
+        rows.append((f"(b) {rival['rival']}, end to end", rival["end_to_end"], end, rival["ratio_end_to_end"]))
+        rows.append((f"(b) {rival['rival']}, networks", rival["network"], network, rival["ratio_network"]))
+    for codec in ratios["multi_step"]:
+        rows.append((f"(c) {codec['name']}, plain (emulated)", codec["decode"], end, codec["ratio"]))
+        same = codec["decode_same_kernels"], end, codec["ratio_same_kernels"]
+        rows.append((f"(c) {codec['name']}, our kernels (emulated)", *same))
     rows.append(("the UNet's share of one-step decoding", unet, whole, ratios["unet_share"]))
     head = [f"ratios at {ratios['width']}x{ratios['height']}", "ms", "over, ms", "ratio"]
     body = [[name, _ms(a["median_s"]), _ms(b["median_s"]), f"{ratio:.2f}"] for name, a, b, ratio in rows]
@@ -78,17 +82,17 @@ def ratio_table(ratios: Json) -> str:
 
 
 def emulation_notes(ratios: Json) -> list[str]:
-    """What (c) is, once."""
-    return [f"(c) is {note}" for note in dict.fromkeys(one["emulated"] for one in ratios["multi_step"])]
+    """What (c) is."""
+    return [f"(c) is {note}" for note in dict.fromkeys(codec["emulated"] for codec in ratios["multi_step"])]
 
 
 def growth_table(growth: Sequence[Json]) -> str:
     """Time and memory of every size, each from a process of its own."""
     head = ["size"]
-    for one in growth:
-        head += [f"{one['direction']}{what}" for what in (", ms", " from a cold process, s", ", MB above the imports")]
+    for part in growth:
+        head += [f"{part['direction']}{what}" for what in (", ms", " from a cold process, s", ", MB above the imports")]
     body = []
-    for points in zip(*(one["points"] for one in growth), strict=True):
+    for points in zip(*(part["points"] for part in growth), strict=True):
         row = [f"{points[0]['width']}x{points[0]['height']}"]
         for point in points:
             row += [_ms(point["time"]["median_s"]), f"{point['first_pixel_s']:.2f}", _megabytes(point)]
@@ -96,18 +100,18 @@ def growth_table(growth: Sequence[Json]) -> str:
     return markdown(head, body)
 
 
-def exponent_line(one: Json) -> str:
-    """How time and memory grow: 1 is linear in pixels."""
-    told = [
-        f"{what} grows as pixels to the power {_number(one[f'{what}_exponent'])} "
-        f"({_number(one[f'{what}_exponent_last'])} between the two largest)"
+def exponent_line(growth: Json) -> str:
+    """How time and memory grow with pixels: an exponent of 1 is linear."""
+    clauses = [
+        f"{what} grows as pixels to the power {_number(growth[f'{what}_exponent'])} "
+        f"({_number(growth[f'{what}_exponent_last'])} between the two largest)"
         for what in ("time", "memory")
     ]
-    return f"{one['direction']}: {'; '.join(told)}"
+    return f"{growth['direction']}: {'; '.join(clauses)}"
 
 
 def summary(reports: Sequence[Json]) -> str:
-    """A column per report; an empty one for a GPU where no report is of one."""
+    """A column per report, and an empty one for a GPU if no report is of one."""
     head = ["", *(f"{report['model']}, {report['machine']['hardware']}" for report in reports)]
     columns = [_facts(report) for report in reports]
     without = all(report["machine"]["device"] != "cuda" for report in reports)
@@ -118,21 +122,21 @@ def summary(reports: Sequence[Json]) -> str:
 
 
 def _facts(report: Json) -> dict[str, str]:
-    """The figures that one quotes, by name."""
+    """The figures that are quoted most, by name."""
     facts = {}
     for size in report["sizes"]:
         at = f"{size['width']}x{size['height']}"
         facts[f"decode {at}, networks / end to end, ms"] = _pair(size["decode_network"], size["decode_end_to_end"])
         facts[f"encode {at}, networks / end to end, ms"] = _pair(size["encode_network"], size["encode_end_to_end"])
     if ratios := report["ratios"]:
-        for one in ratios["steps"]:
-            both = f"{one['ratio_decode']:.1f} / {one['ratio_unet']:.1f}"
-            facts[f"(a) {one['steps']} steps over one, decoder / UNet"] = both
+        for steps in ratios["steps"]:
+            both = f"{steps['ratio_decode']:.1f} / {steps['ratio_unet']:.1f}"
+            facts[f"(a) {steps['steps']} steps over one, decoder / UNet"] = both
         facts["UNet's share of one-step decoding"] = f"{100 * ratios['unet_share']:.0f} %"
-        for one in ratios["engineering"]:
-            facts[f"(b) {one['rival']}"] = f"{one['ratio_end_to_end']:.1f}"
-        for one in ratios["multi_step"]:
-            facts[f"(c) {one['name']} (emulated)"] = f"{one['ratio']:.1f}"
+        for rival in ratios["engineering"]:
+            facts[f"(b) {rival['rival']}"] = f"{rival['ratio_end_to_end']:.1f}"
+        for codec in ratios["multi_step"]:
+            facts[f"(c) {codec['name']} (emulated)"] = f"{codec['ratio']:.1f}"
     return facts
 
 
@@ -160,3 +164,42 @@ def _megabytes(point: Json) -> str:
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
+
+
+def chart(report: dict[str, Any], file: Path) -> None:
+    """Bars per stage, a colour per size, quartiles as whiskers and floors as black lines; milliseconds, logarithmic.
+
+    Raises
+    ------
+    MissingPackageError, OutputError
+        matplotlib is not installed; the file can't be written, or its suffix is no format of matplotlib's.
+    """
+    figure = require("matplotlib.figure", "the chart", "matplotlib").Figure(figsize=(10, 5), layout="constrained")
+    axes = figure.add_subplot()
+    sizes = report["sizes"]
+    names = [stage["name"] for stage in sizes[0]["stages"]] + ["networks", "bytes to pixels"]
+    width = 0.8 / len(sizes)
+    for number, size in enumerate(sizes):
+        times = [stage["time"] for stage in size["stages"]] + [size["decode_network"], size["decode_end_to_end"]]
+        places = [place + (number - (len(sizes) - 1) / 2) * width for place in range(len(names))]
+        middle = [1000 * time["median_s"] for time in times]
+        spread = [[1000 * abs(time[end] - time["median_s"]) for time in times] for end in ("q1_s", "q3_s")]
+        label = f"{size['width']}x{size['height']}"
+        axes.bar(places, middle, width, yerr=spread, label=label, error_kw={"linewidth": 0.8})
+        for place, stage in zip(places, size["stages"], strict=False):
+            if stage["work"]["floor_s"]:
+                floor = 1000 * stage["work"]["floor_s"]
+                axes.hlines(floor, place - width / 2, place + width / 2, colors="black", linewidth=2)
+    axes.plot([], [], color="black", linewidth=2, label="floor: arithmetic or bandwidth")
+    axes.set_yscale("log")
+    axes.set_ylabel("milliseconds")
+    axes.set_xticks(range(len(names)), names)
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(fontsize="small")
+    axes.set_title(f"sodec {report['model']}, decoding\n{machine_line(report)}", fontsize="small")
+    try:
+        figure.savefig(file, dpi=110)
+    except OSError as error:
+        raise OutputError(f"{file} can't be written: {error.strerror}") from None
+    except ValueError as error:
+        raise OutputError(f"{file} can't be written: {error}") from None

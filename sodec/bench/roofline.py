@@ -1,8 +1,8 @@
-"""How fast a stage could be: its arithmetic and its least traffic against what this machine was measured to do.
+"""How fast a stage could be: its operations and bytes against the best rates measured on this machine.
 
 The floor is the larger of two times: operations over the rate of large products, bytes over the bandwidth of a large
-copy. Bytes are the least that any program must move: weights once, inputs once, results once; what stays between the
-layers is taken to stay in caches.
+copy. Bytes are the least that any program must move: weights once, inputs once, results once. Tensors between layers
+are assumed to stay in caches.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from .ceilings import Ceilings
+from .clock import Ceilings
 from .stages import Stage, tensors, without_kernels
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a stage must do at least, and the time that this takes. Floors are None where nothing is counted."""
+    """The least work of a stage, and the time that it takes. Floors are None where nothing is counted."""
 
     flops: int  # a multiplication and an addition are two
     weight_bytes: int
@@ -31,13 +31,13 @@ class Work:
 
 
 def work(stage: Stage, model: nn.Module, limits: Ceilings) -> Work:
-    """What `stage` must do, counted on one run of it. The coder's work is integers, which are not counted."""
+    """The work of `stage`, counted in one run. The coder's work, which is in integers, is not counted."""
     if stage.host:
         return Work(0, 0, 0, None, None)
-    found: list[Tensor] = []
-    flops = count_flops(lambda: found.extend(tensors(stage.call())))
+    results: list[Tensor] = []
+    flops = count_flops(lambda: results.extend(tensors(stage.call())))
     weights = sum(_bytes(value) for part in stage.parts for value in getattr(model, part).parameters())
-    activations = sum(map(_bytes, (*stage.inputs, *found)))
+    activations = sum(map(_bytes, (*stage.inputs, *results)))
     arithmetic, traffic = flops / limits.flops_per_s, (weights + activations) / limits.bytes_per_s
     return Work(
         flops, weights, activations, max(arithmetic, traffic), "arithmetic" if arithmetic >= traffic else "bandwidth"

@@ -1,7 +1,8 @@
-"""A whole run: every size, its stages and their floors, the ratios, and growth, into one report."""
+"""A whole run: every size, its stages and their floors, and growth, into one report."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import time
 import traceback
@@ -16,27 +17,24 @@ import torch
 from .. import __version__
 from ..codec import Codec
 from ..errors import SodecError
-from .ceilings import BUDGET as CEILINGS_BUDGET
-from .ceilings import Ceilings, ceilings
-from .clock import BUDGET, Timing, measure
-from .deadline import Deadline
+from ..pipeline.engine import Engine
+from .clock import BUDGET, CEILINGS_BUDGET, Ceilings, Deadline, Timing, ceilings, measure
 from .growth import QUALITY, Growth, growth
-from .machine import Machine, describe
-from .ratios import Ratios, ratios
-from .rivals import graphed
+from .machine import Machine, describe, scene
 from .roofline import Work, work
-from .scene import scene
 from .stages import Dissection, encoder
 
 SCHEMA = 1
 NEEDED = {"size": 6.0, "graphs": 3.0, "ratios": 25.0, "growth": 240.0}  # seconds on an H100, estimated
-CAPTURED_AFTER = 2  # runs of a size: warm-ups are of replays, or the capture would count as a repeat's time
-TOLD = 1500  # characters of a traceback
+CAPTURED_AFTER = 2  # runs until a size is captured as a graph; only replays are timed
+TRACEBACK = 1500  # characters of one that are kept
 Size = tuple[int, int]
+# Codec, stream, width, height, budget, deadline to ratios, a dataclass: see benchmarks/claim.py.
+Compare = Callable[[Codec, bytes, int, int, float, Deadline], Any]
 
 
 class Part(NamedTuple):
-    """What is measured in one go, and the seconds that are left at least before it is begun."""
+    """A part of a run, and the seconds that must be left to begin it."""
 
     name: str
     seconds: float
@@ -45,7 +43,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class StageResult:
-    """One stage: its time, and how that stands to its floor."""
+    """One stage: its time, and the time over its floor."""
 
     name: str
     time: Timing
@@ -56,12 +54,12 @@ class StageResult:
 
 @dataclass(frozen=True)
 class SizeResult:
-    """One picture there and back. Networks only beside end to end: bytes in, pixels out, and the other way round."""
+    """One picture, encoded and decoded: the networks alone, and end to end between bytes and pixels."""
 
     width: int
     height: int
     bytes: int
-    windows: int  # that synthesis decodes one by one
+    windows: int  # rectangles that synthesis decodes one by one
     encode_end_to_end: Timing
     encode_network: Timing
     decode_end_to_end: Timing
@@ -72,7 +70,7 @@ class SizeResult:
 
 @dataclass
 class Report:
-    """What a run found; `as_json` is what docs/latency.md documents."""
+    """The figures of a run. docs/latency.md documents `as_json`."""
 
     schema: int
     sodec: str
@@ -82,10 +80,10 @@ class Report:
     machine: Machine
     ceilings: Ceilings
     sizes: list[SizeResult] = field(default_factory=list)
-    ratios: Ratios | None = None
+    ratios: Any = None  # what `compare` returns
     growth: list[Growth] = field(default_factory=list)
-    not_measured: dict[str, str] = field(default_factory=dict)  # and why
-    errors: dict[str, str] = field(default_factory=dict)  # what failed, and the end of its traceback
+    not_measured: dict[str, str] = field(default_factory=dict)  # parts, with the reason
+    errors: dict[str, str] = field(default_factory=dict)  # parts that failed, with the end of the traceback
     seconds: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
@@ -100,20 +98,29 @@ def bench(
     *,
     budget: float = BUDGET,
     say: Callable[[str], None] = lambda line: None,
+    compare: Compare | None = None,
     deadline: Deadline | None = None,
     save: Callable[[Report], None] = lambda report: None,
 ) -> Report:
-    """Measures everything for one codec. The ratios are those of the first size.
+    """Measures everything for one codec.
 
-    A part that does not fit into the GPU's memory or the time is named in `not_measured`, one that fails in `errors`;
-    the others go on.
+    A part for which memory or time is too short is named in `not_measured`, one that fails in `errors`; the others are
+    measured all the same.
 
     Parameters
     ----------
+    sizes, growth_sizes
+        Widths and heights.
+    budget
+        Seconds of repeats for each figure.
     say
-        Told what comes next.
+        Is called with the name of each part before it begins.
+    compare
+        Compares decoding of the first size with that of other decoders, for `Report.ratios`.
+    deadline
+        No part begins that would not be done by then.
     save
-        Given the report as it is after each part.
+        Is called with the report after each part.
     """
     start = time.perf_counter()
     limit = deadline or Deadline()
@@ -124,7 +131,7 @@ def bench(
     if device.type != "cuda":
         why = "this run was on the CPU; --device cuda" if torch.cuda.is_available() else "no CUDA device here"
         report.not_measured["GPU"] = why
-    for name, needed, part in _parts(codec, sizes, growth_sizes, budget, limit, report):
+    for name, needed, part in _parts(codec, sizes, growth_sizes, budget, compare, limit, report):
         if not limit.allows(needed):
             report.not_measured[name] = f"{max(0, limit.left):.0f} s were left, and it takes about {needed:.0f}"
         else:
@@ -137,9 +144,10 @@ def bench(
 
 
 def _parts(
-    codec: Codec, sizes: Sequence[Size], growth_sizes: Sequence[Size], budget: float, deadline: Deadline, report: Report
-) -> Iterator[Part]:
-    """In the order of their worth."""
+    codec: Codec, sizes: Sequence[Size], growth_sizes: Sequence[Size], budget: float, compare: Compare | None,
+    deadline: Deadline, report: Report,
+) -> Iterator[Part]:  # fmt: skip
+    """The parts of a run, the most important first."""
 
     def stages(width: int, height: int) -> None:
         report.sizes.append(one_size(codec, width, height, report.ceilings, budget))
@@ -147,9 +155,9 @@ def _parts(
     def graphs(number: int) -> None:
         report.sizes[number] = with_graphs(codec, report.sizes[number], budget)
 
-    def compared(width: int, height: int) -> None:
+    def ratios(compare: Compare, width: int, height: int) -> None:
         data = codec.compress(scene(width, height), QUALITY)
-        report.ratios = ratios(codec, data, width, height, budget, deadline)
+        report.ratios = compare(codec, data, width, height, budget, deadline)
         if deadline.limited and codec.device.type == "cuda":
             report.not_measured["the rival with torch.compile"] = "it takes minutes to compile"
         if not report.ratios.multi_step:
@@ -160,9 +168,9 @@ def _parts(
 
     for number, (width, height) in enumerate(sizes):
         yield Part(f"{width}x{height}", NEEDED["size"], partial(stages, width, height))
-        if number == 0:
-            yield Part("ratios", NEEDED["ratios"], partial(compared, width, height))
-    if codec.device.type == "cuda":  # last, since a capture that fails may leave the device in disorder
+        if number == 0 and compare is not None:
+            yield Part("ratios", NEEDED["ratios"], partial(ratios, compare, width, height))
+    if codec.device.type == "cuda":  # after the sizes, because a failed capture may leave the device unusable
         for number, size in enumerate(report.sizes):
             yield Part(f"CUDA graphs at {size.width}x{size.height}", NEEDED["graphs"], partial(graphs, number))
     if growth_sizes:
@@ -170,7 +178,7 @@ def _parts(
 
 
 def one_size(codec: Codec, width: int, height: int, limits: Ceilings, budget: float = BUDGET) -> SizeResult:
-    """Encoding, decoding and every stage of the scene at one size."""
+    """Measures encoding, decoding and every stage of the scene at one size."""
     device, picture = codec.device, scene(width, height)
     data = codec.compress(picture, QUALITY)
     parts = Dissection(codec, data)
@@ -192,18 +200,27 @@ def one_size(codec: Codec, width: int, height: int, limits: Ceilings, budget: fl
     )  # fmt: skip
 
 
-def with_graphs(codec: Codec, found: SizeResult, budget: float) -> SizeResult:
-    """The same result with the time of the networks as CUDA graphs, which only some sizes and GPUs bear."""
-    data = codec.compress(scene(found.width, found.height), QUALITY)
+def with_graphs(codec: Codec, result: SizeResult, budget: float) -> SizeResult:
+    """The same result with the time of the networks replayed as CUDA graphs."""
+    data = codec.compress(scene(result.width, result.height), QUALITY)
     network = Dissection(graphed(codec), data).network
     for _ in range(CAPTURED_AFTER):
         network()
     replayed = measure(network, codec.device, budget=budget)
-    return dataclasses.replace(found, decode_network_graphs=replayed)
+    return dataclasses.replace(result, decode_network_graphs=replayed)
+
+
+def graphed(codec: Codec) -> Codec:
+    """The same codec, its networks replayed as CUDA graphs."""
+    copied = copy.copy(codec)
+    copied.engine = Engine(
+        codec.model, codec.bundle.coding, codec.device, codec.dtype, tile=codec.engine.tile, cuda_graphs=True
+    )
+    return copied
 
 
 class _Fitting:
-    """Notes what the GPU's memory is too small for or what else fails, and lets the rest go on."""
+    """A context that notes an error of a part in the report, so that the other parts go on."""
 
     def __init__(self, report: Report, name: str) -> None:
         self.report, self.name = report, name
@@ -217,12 +234,12 @@ class _Fitting:
         if isinstance(error, (torch.OutOfMemoryError, SodecError)):
             self.report.not_measured[self.name] = str(error).splitlines()[0]
         else:
-            self.report.errors[self.name] = told(error)
-        with suppress(RuntimeError):  # where the device itself is lost
+            self.report.errors[self.name] = end_of_traceback(error)
+        with suppress(RuntimeError):  # if the device itself is lost
             torch.cuda.empty_cache()
         return True
 
 
-def told(error: BaseException) -> str:
+def end_of_traceback(error: BaseException) -> str:
     """The last lines of an error's traceback."""
-    return "".join(traceback.format_exception(error)).strip()[-TOLD:]
+    return "".join(traceback.format_exception(error)).strip()[-TRACEBACK:]

@@ -1,4 +1,4 @@
-"""What is timed: a stream's decoding taken apart, each stage on the very tensors that it gets there."""
+"""What is timed: a stream's decoding taken apart, each stage on the tensors that it gets in a decode."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class Dissection:
 
 @contextmanager
 def without_kernels() -> Iterator[None]:
-    """PyTorch computes what our Triton kernels would: for rivals, and where operations are counted."""
+    """Uses PyTorch in place of our Triton kernels: for rivals, and to count operations."""
     before = os.environ.get(SETTING)
     os.environ[SETTING] = "torch"
     try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from ..bench.run import Report
+    from ..bench.run import Compare, Report
 
 Sizes = list[tuple[int, int]]
 
@@ -17,16 +17,16 @@ Sizes = list[tuple[int, int]]
 def _sizes(context: click.Context, option: click.Parameter, value: str) -> Sizes:
     """WIDTHxHEIGHT, several with commas between them."""
     try:
-        found = [tuple(int(side) for side in size.split("x")) for size in value.split(",") if size.strip()]
+        sizes = [tuple(int(side) for side in size.split("x")) for size in value.split(",") if size.strip()]
     except ValueError:
-        found = [()]
-    if any(len(size) != 2 or min(size) < 1 for size in found):
+        sizes = [()]
+    if any(len(size) != 2 or min(size) < 1 for size in sizes):
         raise click.BadParameter(f"{value!r} is not a list of sizes as 512x512,768x512")
-    return [(size[0], size[1]) for size in found]
+    return [(size[0], size[1]) for size in sizes]
 
 
 def _writable(context: click.Context, option: click.Parameter, value: Path | None) -> Path | None:
-    """Minutes must not be spent on what can't be written."""
+    """Refuses a file in a folder that does not exist, before minutes are spent."""
     if value is not None and not value.parent.is_dir():
         raise click.BadParameter(f"there is no folder {value.parent}")
     return value
@@ -42,16 +42,22 @@ FilePath = click.Path(path_type=Path, dir_okay=False)
 @click.option("--dtype", default="auto", show_default=True, help="float32, bfloat16, float16, or auto.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of the networks (default: torch's choice).")
 @click.option("--sizes", default="512x512,768x512,1920x1080", show_default=True, callback=_sizes,
-              help="Of the stages; the ratios are those of the first.")  # fmt: skip
+              help="Sizes at which stages are timed.")  # fmt: skip
 @click.option("--growth", "growth_sizes", default="256x256,512x512,768x512,1024x1024,2048x2048,4096x4096",
               show_default=True, callback=_sizes,
-              help='Of time and memory against size; "" leaves it out.')  # fmt: skip
+              help='Sizes of the growth of time and memory; "" leaves it out.')  # fmt: skip
 @click.option("--budget", type=click.FloatRange(0), default=2.0, show_default=True,
-              help="Seconds of repeats for each figure; three are made at least.")  # fmt: skip
-@click.option("--json", "json_file", type=FilePath, callback=_writable, help="The report, as docs/latency.md says.")
-@click.option("--chart", "chart_file", type=FilePath, callback=_writable, help="Bars per stage (extra: bench).")
+              help="Seconds of repeats for each figure; there are at least three.")  # fmt: skip
+@click.option(
+    "--json",
+    "json_file",
+    type=FilePath,
+    callback=_writable,
+    help="Write the report as JSON; docs/latency.md explains it.",
+)
+@click.option("--chart", "chart_file", type=FilePath, callback=_writable, help="Draw bars per stage (extra: bench).")
 @click.option("--from", "earlier", type=click.Path(path_type=Path, dir_okay=False, exists=True), multiple=True,
-              help="Measures nothing: tables and chart of an earlier --json; several stand side by side.")  # fmt: skip
+              help="Measure nothing: show an earlier --json again, or several side by side.")  # fmt: skip
 def bench_command(
     sizes: Sizes,
     growth_sizes: Sizes,
@@ -59,22 +65,22 @@ def bench_command(
     json_file: Path | None,
     chart_file: Path | None,
     earlier: tuple[Path, ...],
+    compare: Compare | None = None,
     **model: Any,
 ) -> None:
-    """Measure decoding: every stage beside its floor, the three ratios behind "20 times faster", memory and growth.
+    """Measure coding: every stage of decoding beside its floor, and time and memory against the picture's size.
 
     \b
       sodec bench --json lite.json --chart lite.png         on the CPU; some minutes on two cores
       sodec bench --device cuda --json gpu.json
       sodec bench --from lite.json --from gpu.json          side by side
     """
-    from ..bench.chart import chart
-    from ..bench.report import text
+    from ..bench.report import chart, text
     from ..extras import require
 
     if chart_file is not None:
         require("matplotlib", "the chart")
-    reports = [_read(path) for path in earlier] or [_measured(sizes, growth_sizes, budget, **model).as_json()]
+    reports = [_read(path) for path in earlier] or [_measured(sizes, growth_sizes, budget, compare, **model).as_json()]
     if json_file is not None:
         json_file.write_text(json.dumps(reports[0], indent=1) + "\n", encoding="utf-8")
     click.echo(text(reports), nl=False)
@@ -85,7 +91,7 @@ def bench_command(
 
 
 def _measured(
-    sizes: Sizes, growth_sizes: Sizes, budget: float,
+    sizes: Sizes, growth_sizes: Sizes, budget: float, compare: Compare | None,
     model: str, weights: Path | None, device: str, dtype: str, threads: int | None,
 ) -> Report:  # fmt: skip
     import torch
@@ -96,7 +102,11 @@ def _measured(
     if threads:
         torch.set_num_threads(threads)
     codec = Codec(model, weights=weights, device=device, dtype=dtype)
-    return bench(codec, sizes, growth_sizes, budget=budget, say=lambda line: click.echo(f"bench: {line}", err=True))
+
+    def say(line: str) -> None:
+        click.echo(f"bench: {line}", err=True)
+
+    return bench(codec, sizes, growth_sizes, budget=budget, compare=compare, say=say)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -107,7 +117,7 @@ def _read(path: Path) -> dict[str, Any]:
         report = json.loads(path.read_text(encoding="utf-8"))
         schema = report["schema"]
     except (ValueError, KeyError, TypeError):
-        raise SodecError(f"{path} is no report of sodec bench") from None
+        raise SodecError(f"{path} is not a report of sodec bench") from None
     if schema != SCHEMA:
         raise SodecError(f"{path} is a report of schema {schema}, not {SCHEMA}")
     return dict(report)

@@ -1,20 +1,28 @@
-"""The three ratios behind "20 times faster", measured in one run (DESIGN: steps, engineering, what a user sees)."""
+"""The three ratios behind "20 times faster", measured in one run: steps, engineering, and what a user sees.
+
+python benchmarks/claim.py --json lite.json
+
+Takes the options of `sodec bench` and measures the same, and at the first of the sizes the ratios too. docs/latency.md
+explains them.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import click
 import torch
+from rivals import ControlBranch, Denoise, controlled, guided, many_steps, rivals
 from torch import Tensor
 
-from ..codec import Codec
-from ..models.ddim import ddim
-from .clock import BUDGET, WARM_UPS, Timed, Timing, together
-from .deadline import Deadline
-from .rivals import ControlBranch, Denoise, controlled, guided, many_steps, rivals
-from .stages import Dissection, Stage, without_kernels
+from sodec.bench.clock import BUDGET, WARM_UPS, Deadline, Timed, Timing, together
+from sodec.bench.stages import Dissection, Stage, without_kernels
+from sodec.cli.bench import bench_command
+from sodec.codec import Codec
+from sodec.models.ddim import ddim
 
 STEPS = (4, 20, 50)
 EMULATED = (
@@ -38,7 +46,7 @@ class Steps:
 
 @dataclass(frozen=True)
 class Engineering:
-    """(b) The same one-step model in a rival's hands, over ours."""
+    """(b) The same one-step model in plain PyTorch or diffusers, over ours."""
 
     rival: str
     end_to_end: Timing
@@ -54,15 +62,15 @@ class MultiStep:
     name: str
     steps: int
     emulated: str
-    decode: Timing  # in the first rival of (b), which is how such codecs are published
+    decode: Timing  # by the first rival of (b), which is how such codecs are published
     ratio: float
-    decode_same_kernels: Timing  # with our dtype, memory and kernels: what is left is the steps
+    decode_same_kernels: Timing  # with our dtype, memory and kernels: only the steps differ
     ratio_same_kernels: float
 
 
 @dataclass(frozen=True)
 class Ratios:
-    """Numerator over denominator throughout: above 1, ours is faster. Each is a quotient of medians of this run."""
+    """Each ratio is a rival's median over ours, of the same run: above 1, ours is faster."""
 
     width: int
     height: int
@@ -79,28 +87,28 @@ class Ratios:
 def ratios(
     codec: Codec, data: bytes, width: int, height: int, budget: float = BUDGET, deadline: Deadline | None = None
 ) -> Ratios:
-    """Measures all three for one stream. Everything takes turns, so that each quotient is of one stretch of time.
+    """Measures all three for one stream. All calls take turns, so that a slow minute slows all of them.
 
-    Under a limit torch.compile is left out, and (c) where less than `MULTI_STEP_SECONDS` are left.
+    With a deadline torch.compile is left out, and so is (c) if less than `MULTI_STEP_SECONDS` are left.
     """
     deadline = deadline or Deadline()
     kinds = KINDS if deadline.allows(MULTI_STEP_SECONDS) else ()
     ours = Dissection(codec, data)
     makers = rivals(codec, compiled=not deadline.limited)
     theirs = {name: Dissection(make(), data) for name, make in makers.items()}
-    published, steady = next(iter(theirs.values())), Dissection(many_steps(codec), data)
+    published, multi_step = next(iter(theirs.values())), Dissection(many_steps(codec), data)
     calls = {
         "end": _end_to_end(ours, data), "network": Timed(ours.network), "one": _chain(ours.stages),
         "unet": Timed(ours.stage("UNet").call),
     }  # fmt: skip
     for steps in STEPS:
-        denoise = _denoiser(steady, steady.model.unet, steps)
-        calls |= {f"{steps} unet": Timed(denoise), f"{steps} decode": _chain(_replaced(steady.stages, denoise))}
-    for name, one in theirs.items():
-        calls |= {f"{name} end": _plainly(_end_to_end(one, data)), f"{name} network": _plainly(Timed(one.network))}
+        denoise = _denoiser(multi_step, multi_step.model.unet, steps)
+        calls |= {f"{steps} unet": Timed(denoise), f"{steps} decode": _chain(_replaced(multi_step.stages, denoise))}
+    for name, rival in theirs.items():
+        calls |= {f"{name} end": _plainly(_end_to_end(rival, data)), f"{name} network": _plainly(Timed(rival.network))}
     for kind in kinds:
         calls[f"{kind.name} plain"] = _plainly(_multi_step(kind, published))
-        calls[f"{kind.name} ours"] = _multi_step(kind, steady)
+        calls[f"{kind.name} ours"] = _multi_step(kind, multi_step)
     warm_ups = 1 if deadline.limited else WARM_UPS
     timings = together(list(calls.values()), codec.device, budget=budget, warm_ups=warm_ups, deadline=deadline)
     times = dict(zip(calls, timings, strict=True))
@@ -133,24 +141,24 @@ KINDS = (
 )
 
 
-def _multi_step(kind: Kind, one: Dissection) -> Timed:
-    denoise = _denoiser(one, kind.change(one.model.unet), kind.steps)
-    return _chain([stage for stage in _replaced(one.stages, denoise) if stage.name not in LEFT_OUT])
+def _multi_step(kind: Kind, decoding: Dissection) -> Timed:
+    denoise = _denoiser(decoding, kind.change(decoding.model.unet), kind.steps)
+    return _chain([stage for stage in _replaced(decoding.stages, denoise) if stage.name not in LEFT_OUT])
 
 
-def _denoiser(one: Dissection, unet: Denoise, steps: int) -> Callable[[], None]:
-    """Every window's l_t to l_0 in so many steps."""
-    model = one.model
+def _denoiser(decoding: Dissection, unet: Denoise, steps: int) -> Callable[[], None]:
+    """A call that takes every window's l_t to l_0 in so many steps."""
+    model = decoding.model
 
     @torch.inference_mode()
     def denoise() -> None:
-        for l_t, tokens in zip(one.l_t, one.tokens, strict=True):
-            ddim(_told(unet, tokens), l_t, steps, model.alphas, model.config.timestep)
+        for l_t, tokens in zip(decoding.l_t, decoding.tokens, strict=True):
+            ddim(_guided_by(unet, tokens), l_t, steps, model.alphas, model.config.timestep)
 
     return denoise
 
 
-def _told(unet: Denoise, tokens: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+def _guided_by(unet: Denoise, tokens: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda latent, timestep: unet(latent, timestep, tokens)
 
 
@@ -158,23 +166,36 @@ def _replaced(stages: list[Stage], unet: Callable[[], Any]) -> list[Stage]:
     return [Stage("UNet", unet) if stage.name == "UNet" else stage for stage in stages]
 
 
-def _end_to_end(one: Dissection, data: bytes) -> Timed:
-    return Timed(lambda: one.codec.decompress(data, output="numpy"), host=True)
+def _end_to_end(decoding: Dissection, data: bytes) -> Timed:
+    return Timed(lambda: decoding.codec.decompress(data, output="numpy"), host=True)
 
 
-def _plainly(one: Timed) -> Timed:
+def _plainly(timed: Timed) -> Timed:
+    """The same call without our kernels."""
+
     def call() -> None:
         with without_kernels():
-            one.call()
+            timed.call()
 
-    return Timed(call, one.host)
+    return Timed(call, timed.host)
 
 
 def _chain(stages: list[Stage]) -> Timed:
-    """The stages one after the other, the coder among them, as a user waits for them."""
+    """All stages one after the other, including the coder."""
 
     def decode() -> None:
         for stage in stages:
             stage.call()
 
     return Timed(decode, host=True)
+
+
+main = click.Command(
+    "claim.py",
+    params=bench_command.params,
+    callback=functools.partial(bench_command.callback, compare=ratios),  # type: ignore[arg-type]
+    help=__doc__,
+)
+
+if __name__ == "__main__":
+    main()
