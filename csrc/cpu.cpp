@@ -50,26 +50,26 @@ uint64_t xcr0() {
 constexpr bool bit(uint64_t value, int n) { return (value >> n) & 1; }
 
 Processor detect() {
-    Processor found{{Isa::portable}, false};
-    if (cpuid(0, 0).a < 7) return found;
-    const Registers one = cpuid(1, 0);
-    if (!bit(one.c, 27)) return found;  // OSXSAVE: without it xgetbv is illegal
-    // A processor may have vectors that the operating system does not save: XCR0 says which it does.
+    Processor detected{{Isa::portable}, false};
+    if (cpuid(0, 0).a < 7) return detected;
+    const Registers leaf1 = cpuid(1, 0);
+    if (!bit(leaf1.c, 27)) return detected;  // OSXSAVE: without it xgetbv is illegal
+    // A processor may have vector registers that the operating system does not save; XCR0 says which it saves.
     const uint64_t saved = xcr0();
     const bool ymm_saved = (saved & 0x6) == 0x6;
     const bool zmm_saved = (saved & 0xE6) == 0xE6;
-    const Registers seven = cpuid(7, 0);
-    const bool avx2 = bit(one.c, 28) && bit(seven.b, 5);
-    if (!ymm_saved || !avx2) return found;
-    found.supported.push_back(Isa::avx2);
-    const bool avx512 = bit(seven.b, 16) && bit(seven.b, 17) && bit(seven.b, 30) && bit(seven.b, 31);  // F DQ BW VL
-    const bool vnni = bit(seven.c, 11);
-    if (zmm_saved && avx512 && vnni) found.supported.push_back(Isa::avx512vnni);
+    const Registers leaf7 = cpuid(7, 0);
+    const bool avx2 = bit(leaf1.c, 28) && bit(leaf7.b, 5);
+    if (!ymm_saved || !avx2) return detected;
+    detected.supported.push_back(Isa::avx2);
+    const bool avx512 = bit(leaf7.b, 16) && bit(leaf7.b, 17) && bit(leaf7.b, 30) && bit(leaf7.b, 31);  // F DQ BW VL
+    const bool vnni = bit(leaf7.c, 11);
+    if (zmm_saved && avx512 && vnni) detected.supported.push_back(Isa::avx512vnni);
     const bool tiles_saved = (saved & 0x60000) == 0x60000;
-    const bool avx512_bf16 = seven.a >= 1 && bit(cpuid(7, 1).a, 5);  // leaf 7 says in EAX how many subleaves it has
-    const bool amx_bf16 = bit(seven.d, 22);
-    found.bfloat16 = (zmm_saved && avx512 && avx512_bf16) || (tiles_saved && amx_bf16);
-    return found;
+    const bool avx512_bf16 = leaf7.a >= 1 && bit(cpuid(7, 1).a, 5);  // leaf 7 says in EAX how many subleaves it has
+    const bool amx_bf16 = bit(leaf7.d, 22);
+    detected.bfloat16 = (zmm_saved && avx512 && avx512_bf16) || (tiles_saved && amx_bf16);
+    return detected;
 }
 
 #else
@@ -80,7 +80,7 @@ Processor detect() { return {{Isa::portable}, false}; }
 
 }  // namespace
 
-const char* name_of(Isa isa) {
+const char* isa_name(Isa isa) {
     switch (isa) {
         case Isa::avx2: return "avx2";
         case Isa::avx512vnni: return "avx512vnni";
@@ -92,18 +92,18 @@ const char* name_of(Isa isa) {
 // benchmarks/bench_rans.py): decode 1150 AVX-512, 910 AVX2, 330 portable; encode 1070, 760, 280. No rANS kernel uses
 // gathers, which microcode has made slow on some processors with AVX-512.
 const Processor& processor() {
-    static const Processor found = detect();
-    return found;
+    static const Processor detected = detect();
+    return detected;
 }
 
-Isa chosen() {
+Isa selected_isa() {
     const char* forced = std::getenv("SODEC_CPU");
     if (forced == nullptr || *forced == '\0') return processor().supported.back();
     const std::string name(forced);
     std::string names;
     for (Isa isa : processor().supported) {
-        if (name == name_of(isa)) return isa;
-        names += names.empty() ? name_of(isa) : std::string(", ") + name_of(isa);
+        if (name == isa_name(isa)) return isa;
+        names += names.empty() ? isa_name(isa) : std::string(", ") + isa_name(isa);
     }
     throw DeviceFailure("SODEC_CPU=" + name + " can't be served here; this build and processor have: " + names);
 }

@@ -1,4 +1,4 @@
-// Failures with a class of their own in sodec/errors.py; register_errors.cpp turns one into the other.
+// Errors that have a class of their own in sodec/errors.py; register_errors.cpp translates them.
 #pragma once
 
 #include <stdexcept>

@@ -12,9 +12,9 @@ void register_cpu(py::module_& module) {
         "cpu",
         []() {
             py::list names;
-            for (Isa isa : processor().supported) names.append(name_of(isa));
+            for (Isa isa : processor().supported) names.append(isa_name(isa));
             py::dict answer;
-            answer["chosen"] = name_of(chosen());
+            answer["chosen"] = isa_name(selected_isa());
             answer["supported"] = names;
             answer["bfloat16"] = processor().bfloat16;
             return answer;

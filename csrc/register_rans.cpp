@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "cpu.h"
-#include "rans/choice.h"
 #include "rans/decoder.h"
+#include "rans/dispatch.h"
 #include "rans/encoder.h"
 #include "rans/tables.h"
 
@@ -39,12 +39,12 @@ py::buffer_info bytes_of(const py::buffer& data) {
     return view;
 }
 
-// What Python holds: the view keeps the bytes alive; the lock makes misuse from two threads an orderly mess.
+// The decoder that Python holds. The view keeps the bytes alive; the lock makes calls of two threads take turns.
 class PyDecoder {
 public:
     explicit PyDecoder(const py::buffer& data)
         : view_(bytes_of(data)),
-          decoder_(static_cast<const uint8_t*>(view_.ptr), static_cast<size_t>(view_.size), chosen()) {}
+          decoder_(static_cast<const uint8_t*>(view_.ptr), static_cast<size_t>(view_.size), selected_isa()) {}
 
     Symbols read(const Indexes& indexes, const rans::Tables& tables) {
         Symbols symbols(std::vector<py::ssize_t>(indexes.shape(), indexes.shape() + indexes.ndim()));
@@ -64,7 +64,7 @@ public:
         decoder_.finish();
     }
 
-    const char* cpu() const { return name_of(decoder_.isa()); }
+    const char* cpu() const { return isa_name(decoder_.isa()); }
 
     size_t position() {
         const std::lock_guard<std::mutex> lock(mutex_);
@@ -79,7 +79,7 @@ private:
 
 py::bytes encode(const py::list& sections, int lanes) {
     std::vector<rans::Section> native;
-    std::vector<py::object> kept;  // the arrays, while the lock is not held
+    std::vector<py::object> alive;  // holds the arrays while the GIL is released
     for (const py::handle& item : sections) {
         const auto section = py::cast<py::tuple>(item);
         const auto symbols = py::cast<Symbols>(section[0]);
@@ -91,11 +91,11 @@ py::bytes encode(const py::list& sections, int lanes) {
         }
         native.push_back({symbols.data(), indexes.data(), static_cast<size_t>(symbols.size()),
                           &py::cast<const rans::Tables&>(section[2])});
-        kept.push_back(symbols);
-        kept.push_back(indexes);
-        kept.push_back(py::reinterpret_borrow<py::object>(section[2]));
+        alive.push_back(symbols);
+        alive.push_back(indexes);
+        alive.push_back(py::reinterpret_borrow<py::object>(section[2]));
     }
-    const Isa isa = chosen();
+    const Isa isa = selected_isa();
     std::vector<uint8_t> payload;
     {
         const py::gil_scoped_release release;
@@ -131,7 +131,7 @@ void register_rans(py::module_& module) {
         py::dict counts;
         for (Isa isa : processor().supported) {
             const rans::GroupCounts count = rans::group_counts(isa);
-            counts[name_of(isa)] = py::make_tuple(count.decoded, count.encoded);
+            counts[isa_name(isa)] = py::make_tuple(count.decoded, count.encoded);
         }
         return counts;
     });

@@ -60,10 +60,10 @@ ScaleNetwork make(const py::sequence& layers) {
                           values(exact<int32_t>(layer[2], 1, number, "multiplier")), integer(layer[3], number, "shift"),
                           integer(layer[4], number, "upsample")});
     }
-    return ScaleNetwork(native, chosen());
+    return ScaleNetwork(native, selected_isa());
 }
 
-// Any layout, but the very type.
+// Any memory layout, but exactly this type.
 template <class T>
 Array<T> argument(const py::array& value, const char* name) {
     if (!py::isinstance<py::array_t<T>>(value)) {
@@ -99,7 +99,7 @@ void register_scale_network(py::module_& module) {
     py::class_<ScaleNetwork>(module, "ScaleNetwork")
         .def(py::init(&make), py::arg("layers"))
         .def("indexes", &indexes, py::arg("z"), py::arg("offset"))
-        .def_property_readonly("cpu", [](const ScaleNetwork& self) { return name_of(self.isa()); });
+        .def_property_readonly("cpu", [](const ScaleNetwork& self) { return isa_name(self.isa()); });
 }
 
 }  // namespace sodec

@@ -1,10 +1,10 @@
-# The native code without its Python face, for the module and for the fuzzer: SODEC_SOURCES, and SODEC_X86 where they
-# hold instructions that need flags. To be included by each directory that compiles them, since CMake keeps the flags of
-# a file by directory.
+# The native code without its Python bindings, for the module and for the fuzzer: SODEC_SOURCES, and SODEC_X86 if some
+# of them hold x86 instructions that need flags. Each directory that compiles them must include this file, since CMake
+# keeps a file's flags per directory.
 set(SODEC_SOURCES
   checksum.cpp
   cpu.cpp
-  rans/choice.cpp
+  rans/dispatch.cpp
   rans/decoder.cpp
   rans/encoder.cpp
   rans/portable.cpp
@@ -14,7 +14,7 @@ set(SODEC_SOURCES
 )
 list(TRANSFORM SODEC_SOURCES PREPEND "${CMAKE_CURRENT_LIST_DIR}/")
 
-# Asked of the compiler and not of the host, so that cross builds (macOS arm64 on x86) answer right.
+# The compiler is asked and not the host, so that cross builds (macOS arm64 on x86) get the right answer.
 include(CheckCXXSourceCompiles)
 check_cxx_source_compiles("
   #if !defined(__x86_64__) && !defined(_M_X64)

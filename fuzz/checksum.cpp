@@ -71,7 +71,7 @@ int main() {
                     decoder.read(indexes.data(), n, tables, read.data());
                     decoder.finish();
                     if (read != symbols || rans::encode(sections, lanes, isa) != right) {
-                        printf("%s differs: %d bits, %d lanes\n", name_of(isa), precision, lanes);
+                        printf("%s differs: %d bits, %d lanes\n", isa_name(isa), precision, lanes);
                         return 1;
                     }
                 }

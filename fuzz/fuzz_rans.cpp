@@ -126,7 +126,7 @@ std::string encoded(const Input& input, int precision, int lanes, Isa isa) {
 
 void require_equal(const std::string& a, const std::string& b, const char* what, Isa isa) {
     if (a == b) return;
-    fprintf(stderr, "%s: %s differs from portable (%zu and %zu bytes)\n", what, name_of(isa), b.size(), a.size());
+    fprintf(stderr, "%s: %s differs from portable (%zu and %zu bytes)\n", what, isa_name(isa), b.size(), a.size());
     abort();
 }
 

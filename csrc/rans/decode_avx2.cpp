@@ -1,8 +1,8 @@
 // Compiled with -mavx2: 8 lanes in a vector, VECTORS of them independent of each other.
 #include <immintrin.h>
 
-#include "ranks.h"
-#include "steps.h"
+#include "lane_orders.h"
+#include "scalar_coder.h"
 
 namespace sodec::rans {
 namespace {

@@ -1,7 +1,7 @@
 // Compiled with AVX-512: 16 lanes in a vector, VECTORS of them independent of each other.
 #include <immintrin.h>
 
-#include "steps.h"
+#include "scalar_coder.h"
 
 namespace sodec::rans {
 namespace {
@@ -9,7 +9,7 @@ namespace {
 constexpr int kWide = 16;
 
 // 16 buckets of 64 bits, as their lower and upper halves. Scalar loads beat gathers: 1130 M symbols a second against
-// 1035 M with 32 lanes, 1210 M against 1060 M with 64 (Zen 4), and do not depend on what microcode has made of gathers.
+// 1035 M with 32 lanes, 1210 M against 1060 M with 64 (Zen 4), and microcode has made gathers slow elsewhere.
 inline void load_buckets(const BucketEntry* buckets, __m512i at, __m512i* low, __m512i* high) {
     alignas(64) uint32_t n[kWide];
     _mm512_store_si512(n, at);
@@ -79,11 +79,11 @@ size_t decode(DecodeRun* run) {
                 do {
                     const int lane = first_lane(left);
                     uint32_t x = old[lane];
-                    const int32_t found = read_symbol(*run, indexes[kWide * v + lane], x);
-                    if (found == kEscape) goto stop;
+                    const int32_t symbol = read_symbol(*run, indexes[kWide * v + lane], x);
+                    if (symbol == kEscape) goto stop;
                     const __mmask16 only = static_cast<__mmask16>(1 << lane);
                     state = _mm512_mask_set1_epi32(state, only, static_cast<int32_t>(x));
-                    value = _mm512_mask_set1_epi32(value, only, found);
+                    value = _mm512_mask_set1_epi32(value, only, symbol);
                     left &= left - 1;
                 } while (left != 0);
             }

@@ -5,8 +5,8 @@
 #include <string>
 
 #include "../errors.h"
-#include "choice.h"
-#include "steps.h"
+#include "dispatch.h"
+#include "scalar_coder.h"
 
 namespace sodec::rans {
 namespace {
@@ -38,7 +38,7 @@ constexpr size_t kChunk = 8192;
     std::abort();  // only called where there is one
 }
 
-// How many indexes are SKIP, once all are known to be valid.
+// Checks that all indexes are valid, and counts those that are SKIP.
 size_t count_skipped(const uint8_t* indexes, size_t n, int count) {
     size_t skipped = 0;
     uint8_t highest = 0;  // of indexes + 1, where SKIP has become 0
@@ -56,14 +56,14 @@ size_t count_skipped(const uint8_t* indexes, size_t n, int count) {
     return skipped;
 }
 
-// Reads symbols one by one, whatever they are. A copy of the run, so that its numbers stay in registers.
+// Reads symbols one by one by scalar code, escapes too. It copies the run, so that its numbers stay in registers.
 struct Reader {
     DecodeRun run;
     const uint8_t* next;
 
     explicit Reader(const DecodeRun& from) : run(from), next(from.next) {}
 
-    // Fills up a state that has got low. Without words left only a single lane may be low.
+    // Takes a word into a state below kLow. If no words are left, only a single lane may stay below.
     void renormalise(uint32_t& state) {
         if (state >= kLow) return;
         if (run.end - next >= 2) {
@@ -105,7 +105,7 @@ struct Reader {
     }
 };
 
-// n symbols, the first of them in the lane `lane`.
+// Reads n symbols, of which the first belongs to the lane `lane`.
 void read_some(DecodeRun& run, size_t n, size_t lane) {
     Reader reader(run);
     uint32_t* const states = run.states;
@@ -118,7 +118,7 @@ void read_some(DecodeRun& run, size_t n, size_t lane) {
     run.values += n;
 }
 
-// n symbols without SKIP, whole groups of them by the instruction set's kernel.
+// Reads n symbols without SKIP, whole groups of them by the kernel of the instruction set.
 void read_dense(DecodeRun& run, const Kernels& kernels, size_t n, size_t& lane) {
     const size_t lanes = static_cast<size_t>(run.lanes);
     const size_t head = std::min(n, (lanes - lane) % lanes);
@@ -127,7 +127,7 @@ void read_dense(DecodeRun& run, const Kernels& kernels, size_t n, size_t& lane) 
     run.groups = kernels.decode == nullptr ? 0 : n / lanes;
     while (run.groups > 0) {
         const size_t done = kernels.decode(&run);
-        count_groups(kernels.groups_by, {done, 0});
+        count_groups(kernels.groups_isa, {done, 0});
         run.indexes += done * lanes;
         run.values += done * lanes;
         run.groups -= done;
@@ -167,13 +167,13 @@ Decoder::Decoder(const uint8_t* data, size_t size, Isa isa) : begin_(data), next
     }
     next_ = data + state_bytes;
     info_ = {lanes, (header >> 3) + 1, state_bytes};
-    kernels_ = kernels_of(isa_, lanes);
+    kernels_ = kernels_for(isa_, lanes);
 }
 
 void Decoder::read(const uint8_t* indexes, size_t n, const Tables& tables, int16_t* symbols) {
     if (failed_) throw CorruptStream("this decoder has failed before");
     if (tables.precision() != info_.precision) {
-        // The payload's fault and not the tables': the number that differs came with the bytes.
+        // The payload is at fault and not the tables, since the number that differs comes from its header.
         throw CorruptStream("payload has " + std::to_string(info_.precision) + " bits of precision, its tables have " +
                             std::to_string(tables.precision()));
     }

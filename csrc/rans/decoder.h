@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "../cpu.h"
-#include "choice.h"
+#include "dispatch.h"
 #include "format.h"
 #include "tables.h"
 

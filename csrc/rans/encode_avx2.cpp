@@ -2,7 +2,7 @@
 #include <immintrin.h>
 
 #include "kernels.h"
-#include "ranks.h"
+#include "lane_orders.h"
 
 namespace sodec::rans {
 namespace {
@@ -53,12 +53,12 @@ size_t encode(EncodeRun* run) {
             const __m256i start = _mm256_and_si256(interval, low16);
             const __m256i frequency = _mm256_add_epi32(_mm256_srli_epi32(interval, 16), one);
 
-            // A frequency of 2^precision has a limit of 2^32, which is 0 here, and less 1 what nothing exceeds.
+            // A frequency of 2^precision has the limit 2^32, which is 0 in 32 bits; minus 1 it is the largest state.
             __m256i state = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(states + kWide * v));
             const __m256i highest = _mm256_sub_epi32(_mm256_sll_epi32(frequency, limit_shift), one);
             const __m256i fits = at_least(highest, state);
             const unsigned full = 0xFF ^ static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(fits)));
-            // Their lower halves go side by side to the top of a vector that ends at the front.
+            // The lower halves of full states become words, in order, at the end of a vector that ends at the front.
             const __m256i order =
                 _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(kToTheTop.of + full)));
             const __m256i words = _mm256_and_si256(_mm256_permutevar8x32_epi32(state, order), low16);

@@ -56,11 +56,11 @@ size_t encode(EncodeRun* run) {
             const __m512i start = _mm512_and_si512(interval, low16);
             const __m512i frequency = _mm512_add_epi32(_mm512_srli_epi32(interval, 16), one);
 
-            // A frequency of 2^precision has a limit of 2^32, which is 0 here, and less 1 what nothing exceeds.
+            // A frequency of 2^precision has the limit 2^32, which is 0 in 32 bits; minus 1 it is the largest state.
             __m512i state = states[v];
             const __m512i highest = _mm512_sub_epi32(_mm512_sll_epi32(frequency, limit_shift), one);
             const __mmask16 full = _mm512_cmpgt_epu32_mask(state, highest);
-            // Their lower halves go side by side to the top of a vector that ends at the front.
+            // The lower halves of full states become words, in order, at the end of a vector that ends at the front.
             const __m512i words = _mm512_maskz_compress_epi32(full, state);
             const int count = _mm_popcnt_u32(full);
             const __m512i top =

@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "../errors.h"
-#include "choice.h"
+#include "dispatch.h"
 #include "format.h"
 
 namespace sodec::rans {
@@ -17,7 +17,7 @@ namespace {
 constexpr size_t kChunk = 4096;
 constexpr size_t kEscapeWords = 4;  // at most, of one escape: its symbol, then 33 bits in steps
 
-// Words from the back of a buffer to its front, since rANS encodes in the reverse of reading order.
+// Words, written from the back of a buffer to its front, since rANS encodes in reverse.
 class Words {
 public:
     // Room for `words` more before the front.
@@ -49,6 +49,7 @@ void renormalise(uint16_t*& front, uint32_t& state, uint64_t limit) {
     }
 }
 
+// C(s, x), with the division by multiplication: the quotient by the reciprocal is right or 1 too small.
 void put(uint16_t*& front, uint32_t& state, SymbolEntry symbol, int precision) {
     const uint32_t frequency = static_cast<uint32_t>(symbol >> 48) + 1;
     renormalise(front, state, static_cast<uint64_t>(frequency) << (32 - precision));
@@ -65,7 +66,7 @@ void put_bits(uint16_t*& front, uint32_t& state, uint32_t value, int bits) {
     state = (state << bits) | value;
 }
 
-// The escaped value of format.h, last step first.
+// The Exp-Golomb code of an escaped value (see format.h), the last step first.
 void put_escaped(uint16_t*& front, uint32_t& state, uint32_t u) {
     const int k = floor_log2(u + 1);
     if (k > 0) put_bits(front, state, u + 1 - (1u << k), k);
@@ -95,8 +96,8 @@ uint32_t escaped(int32_t offset, const TableView& table) {
     }
 }
 
-// The number of elements that are not SKIP, once all are known to be encodable. In loops that compilers turn into
-// vectors: of bytes, of 16 bits, and of both only where something is skipped.
+// Checks that all elements can be encoded, and counts those that are not SKIP. Separate loops over bytes and over 16
+// bits, so that compilers vectorise them.
 size_t count_coded(const Section& section) {
     size_t coded = 0;
     uint8_t highest = 0;  // of indexes + 1, where SKIP has become 0
@@ -123,8 +124,8 @@ size_t count_coded(const Section& section) {
     return coded;
 }
 
-// About the bits that a section takes. Of a large one only some blocks are measured: all that depends on it is the
-// number of lanes.
+// Estimates the bits of a section. Only some blocks of a large one are measured, since the number of lanes is all that
+// depends on it.
 uint64_t estimated_bits(const Section& section, LookUp look_up) {
     constexpr size_t kBlock = 64;
     constexpr size_t kMeasured = 32768;
@@ -152,7 +153,7 @@ uint64_t estimated_bits(const Section& section, LookUp look_up) {
     return measured == 0 ? 0 : (cost >> 16) * section.n / measured;
 }
 
-// Up to kChunk elements of a section and what encoding them changes.
+// Up to kChunk elements of a section, and the state that encoding them changes.
 struct Chunk {
     const uint8_t* indexes;
     const int16_t* symbols;
@@ -161,7 +162,7 @@ struct Chunk {
     size_t lanes;
     uint16_t* front;
 
-    // ids in reverse, one by one, whatever they are, the first of them in the lane `lane`.
+    // Encodes n ids in reverse by scalar code, escapes too. The first of them belongs to the lane `lane`.
     void put_some(const uint32_t* ids, size_t n, size_t lane) {
         const int precision = tables.precision();
         for (size_t i = n; i-- > 0;) {
@@ -177,7 +178,7 @@ struct Chunk {
         }
     }
 
-    // All of them in reverse, whole groups by the instruction set's kernel.
+    // Encodes n ids in reverse, whole groups by the kernel of the instruction set.
     void put_all(const Kernels& kernels, const uint32_t* ids, size_t n, size_t lane) {
         const size_t head = std::min(n, (lanes - lane) & (lanes - 1));
         const size_t groups = (n - head) / lanes;
@@ -189,7 +190,7 @@ struct Chunk {
             if (kernels.encode != nullptr) {
                 run.front = front;
                 const size_t done = kernels.encode(&run);
-                count_groups(kernels.groups_by, {0, done});
+                count_groups(kernels.groups_isa, {0, done});
                 run.groups -= done;
                 front = run.front;
                 if (run.groups == 0) break;
@@ -210,11 +211,11 @@ void encode_section(const Section& section, size_t coded, int lanes, const Kerne
         Chunk chunk{
             section.indexes + end, section.symbols + end, *section.tables, states, static_cast<size_t>(lanes), nullptr};
         const LookUpRun run{section.tables->views(), section.tables->count(), chunk.indexes, chunk.symbols, size, ids};
-        const size_t kept = kernels.look_up(&run);
-        coded -= kept;
-        words.reserve(kEscapeWords * kept + kFrontRoom);
+        const size_t count = kernels.look_up(&run);
+        coded -= count;
+        words.reserve(kEscapeWords * count + kFrontRoom);
         chunk.front = words.front;
-        chunk.put_all(kernels, ids, kept, coded % static_cast<size_t>(lanes));
+        chunk.put_all(kernels, ids, count, coded % static_cast<size_t>(lanes));
         words.front = chunk.front;
     }
 }
@@ -262,7 +263,7 @@ std::vector<uint8_t> encode(const std::vector<Section>& sections, int lanes, Isa
         coded[s] = count_coded(sections[s]);
     }
     if (lanes == 0) {
-        const LookUp look_up = kernels_of(isa, kMaxLanes).look_up;
+        const LookUp look_up = kernels_for(isa, kMaxLanes).look_up;
         uint64_t bits = 0;
         for (const Section& section : sections) bits += estimated_bits(section, look_up);
         lanes = lanes_for(bits / 8);
@@ -274,7 +275,7 @@ std::vector<uint8_t> encode(const std::vector<Section>& sections, int lanes, Isa
     uint32_t states[kMaxLanes];
     std::fill(states, states + lanes, initial_state(lanes));
     Words words;
-    const Kernels kernels = kernels_of(isa, lanes);
+    const Kernels kernels = kernels_for(isa, lanes);
     for (size_t s = sections.size(); s-- > 0;) {
         encode_section(sections[s], coded[s], lanes, kernels, states, words);
     }

@@ -1,7 +1,20 @@
-// The numbers and the elementary steps of the payload format, shared by encoder and decoder.
+// rANS with lanes: the numbers that encoder and decoder share. FORMAT.md, section 4, says the same in prose.
 //
-// FORMAT.md says the same in prose. A payload is: one header byte, the lane states as a packed bit sequence,
-// then 16-bit little-endian words in the order in which the decoder reads them.
+// A lane is a rANS coder of its own with a 32-bit state x; coded symbol i of a section belongs to lane i mod L. With
+// precision P, a table gives symbol s the frequency f, of a total of 2^P, and the cumulative frequency c before it:
+//
+//   C(s, x) = (x / f << P) + x % f + c       encode, after moving the low 16 bits of x out if x >= f << (32 - P)
+//   D(x)    = s, f * (x >> P) + slot - c     decode, where slot = x & (2^P - 1) and c <= slot < c + f;
+//                                            then x = x << 16 | next word, if x < 2^16
+//
+// Words have 16 bits because then P <= 16 needs at most one word per symbol: renormalising is a comparison and not a
+// loop, and a vector of lanes does it with one mask. All lanes share one sequence of words; the lanes of a group take
+// theirs in order, so no lane needs a length. The encoder goes backwards from the last symbol, and writes words from
+// the back of a buffer to its front. A value that its table does not hold is sent as the table's last symbol, the
+// escape, and an Exp-Golomb code in the same lane, of bits that are equally likely.
+//
+// A payload is: one header byte, the lane states as a packed bit sequence, then the words, little-endian, in the order
+// in which the decoder reads them.
 #pragma once
 
 #include <cstddef>
@@ -9,8 +22,8 @@
 
 namespace sodec::rans {
 
-constexpr uint32_t kLow = 1u << 16;  // a lane's state is kept in [kLow, 2^32)
-constexpr int kMaxPrecision = 16;    // so that one 16-bit word per symbol always suffices
+constexpr uint32_t kLow = 1u << 16;  // between symbols a lane's state is in [kLow, 2^32)
+constexpr int kMaxPrecision = 16;    // so that one 16-bit word per symbol is always enough
 constexpr int kMaxLanesLog2 = 6;
 constexpr int kMaxLanes = 1 << kMaxLanesLog2;
 constexpr int kMaxValue = 32767;
@@ -18,9 +31,9 @@ constexpr int kMaxTables = 255;
 constexpr int kMaxSymbols = 4097;  // of one table: 4096 values and the escape
 constexpr uint8_t kSkip = 255;     // a table index that means: the value is 0 and costs nothing
 
-// The state that encoding starts from and decoding must return to. A single lane starts from 1, and its state may
-// run below kLow once no words are left, which saves two bytes where they count most. With several lanes that
-// can't be told from a missing word of another lane, so they start from kLow.
+// The state from which encoding starts and to which decoding must return. A single lane starts from 1, and its state
+// may fall below kLow once no words are left, which saves two bytes in the smallest payloads. With several lanes a
+// decoder could not distinguish that from a missing word of another lane, so they start from kLow.
 constexpr uint32_t initial_state(int lanes) { return lanes == 1 ? 1 : kLow; }
 
 // States are written as the exponent e = floor(log2(state)) - base, in `exponent_bits`, then the state's lower

@@ -4,28 +4,28 @@ namespace sodec::rans {
 
 constexpr uint8_t kSkipIndex = 255;
 
-// Without branches, because whether a symbol is skipped is hard to predict.
+// Without branches, since SKIP is hard to predict.
 size_t compact_portable(const uint8_t* indexes, size_t n, uint8_t* dense) {
-    size_t kept = 0;
+    size_t count = 0;
     for (size_t i = 0; i < n; ++i) {
-        dense[kept] = indexes[i];
-        kept += indexes[i] != kSkipIndex;
+        dense[count] = indexes[i];
+        count += indexes[i] != kSkipIndex;
     }
-    return kept;
+    return count;
 }
 
 size_t look_up_rest(const LookUpRun* run, size_t from, uint32_t* ids) {
     const TableView* const tables = run->tables;
     const uint8_t* const indexes = run->indexes;
     const int16_t* const values = run->values;
-    size_t kept = 0;
+    size_t count = 0;
     for (size_t i = from; i < run->n; ++i) {
         const TableView table = tables[indexes[i]];
         const uint32_t number = static_cast<uint32_t>(values[i] - table.minimum);
-        ids[kept] = number < table.escape ? table.first + number : kEscapeId + static_cast<uint32_t>(i);
-        kept += indexes[i] != kSkipIndex;
+        ids[count] = number < table.escape ? table.first + number : kEscapeId + static_cast<uint32_t>(i);
+        count += indexes[i] != kSkipIndex;
     }
-    return kept;
+    return count;
 }
 
 size_t look_up_portable(const LookUpRun* run) { return look_up_rest(run, 0, run->ids); }

@@ -1,8 +1,8 @@
-// Compiled with -mavx2: what SKIP asks for on both sides, 8 elements at a time.
+// Compiled with -mavx2: leaving out and putting back elements that are SKIP, 8 at a time.
 #include <immintrin.h>
 
 #include "kernels.h"
-#include "ranks.h"
+#include "lane_orders.h"
 
 namespace sodec::rans {
 namespace {

@@ -1,5 +1,5 @@
-// Compiled with AVX-512: what SKIP asks for on both sides. 16 elements at a time, since only VBMI2, which not every
-// processor with AVX-512 has, could move bytes together.
+// Compiled with AVX-512: leaving out and putting back elements that are SKIP. 16 at a time, since compressing bytes
+// needs VBMI2, which not every processor with AVX-512 has.
 #include <immintrin.h>
 
 #include "kernels.h"

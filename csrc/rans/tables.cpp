@@ -23,7 +23,7 @@ BucketEntry many(uint32_t first, uint32_t more) {
     return first | (uint64_t{more} << 24) | (uint64_t{static_cast<uint16_t>(kManyValue)} << 48);
 }
 
-// c leads to a symbol and the next: where it begins, where the next one does, and where that ends.
+// A bucket of two symbols; c points to the cumulative frequencies of the first, of the second, and after that.
 BucketEntry two(const int32_t* c, int32_t value) {
     return static_cast<uint64_t>(c[1]) | (static_cast<uint64_t>(c[1] - c[0] - 1) << 16) |
            (static_cast<uint64_t>(c[2] - c[1] - 1) << 32) | (uint64_t{static_cast<uint16_t>(value)} << 48);
@@ -97,7 +97,7 @@ Tables::Tables(std::vector<int32_t> cumulative, std::vector<int32_t> offsets, st
     for (size_t t = 0; t < count; ++t) add(t);
 }
 
-// What encoder and decoder look up, of a table that has been checked.
+// Adds the entries of a checked table that encoder and decoder look up.
 void Tables::add(size_t t) {
     const int32_t* c = cumulative_.data() + offsets_[t];
     const uint32_t escape = static_cast<uint32_t>(offsets_[t + 1] - offsets_[t] - 2);

@@ -1,7 +1,6 @@
 // The one step of the scale network that has a version per instruction set: exact int32 sums of products.
 //
-// Plain data only, because the files behind it are compiled with instruction-set flags: a template or inline function
-// of theirs could otherwise be the one that the linker keeps for everybody.
+// Plain data only, for the reason that rans/kernels.h gives.
 #pragma once
 
 #include <stdint.h>
@@ -22,7 +21,7 @@ struct AccumulateRow {
 
 constexpr int kOutputBlock = 16;
 
-// Each wants weights in its own group of inputs, and its own types of activations and weights.
+// Inputs per group, and the types of activations and weights, of each version:
 void accumulate_row_portable(const AccumulateRow* row);    // 1, uint16 and int16
 void accumulate_row_avx2(const AccumulateRow* row);        // 2, uint16 and int16
 void accumulate_row_avx512vnni(const AccumulateRow* row);  // 4, uint8 and int8

@@ -24,7 +24,7 @@ struct ScaleLayer {
 
 class ScaleNetwork {
 public:
-    // Throws InvalidWeights, naming the layer, where shapes do not chain or a sum could leave 32 bits.
+    // Throws InvalidWeights, naming the layer, if its inputs are not the outputs before it or a sum may leave 32 bits.
     ScaleNetwork(const std::vector<ScaleLayer>& layers, Isa isa);
 
     int inputs() const { return layers_.front().inputs; }
@@ -39,7 +39,7 @@ private:
     struct Packed {
         int inputs, outputs, kernel, shift, upsample;
         int padded_inputs, padded_outputs;
-        std::vector<int16_t> weights16;  // one of the two, as the instruction set wants it
+        std::vector<int16_t> weights16;  // one of the two, depending on the instruction set
         std::vector<int8_t> weights8;
         std::vector<int32_t> bias, multiplier;
     };

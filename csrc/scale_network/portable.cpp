@@ -14,7 +14,7 @@ void accumulate_row_portable(const AccumulateRow* row) {
                 // The k taps of a row are neighbours in memory, so they read as one run of k * inputs activations.
                 const uint16_t* a = static_cast<const uint16_t*>(row->rows[ky]) + static_cast<int64_t>(p) * row->inputs;
                 for (int i = 0; i < row->taps * row->inputs; ++i, w += row->outputs) {
-                    // A product of two int16 is what compilers know to widen with the vectors of any machine.
+                    // Compilers vectorise products of two int16 on every machine.
                     const int16_t activation = static_cast<int16_t>(a[i]);
                     for (int o = 0; o < kOutputBlock; ++o) sum[o] += activation * w[o];
                 }

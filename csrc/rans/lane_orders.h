@@ -1,16 +1,17 @@
-// What AVX2 has no instruction for: moving the lanes of a mask together, and apart again, by look-up.
+// Orders of lanes for compressing and expanding a vector by a mask, which AVX2 has no instructions for: tables for its
+// shuffles.
 #pragma once
 
 #include <stdint.h>
 
 namespace sodec::rans {
 
-// Eight bytes for each mask of eight lanes, byte i in bits 8 i.
+// For each mask of eight lanes a number from 0 to 7 per lane, that of lane i in bits 8 i to 8 i + 7.
 struct LaneOrders {
     uint64_t of[256];
 };
 
-// Byte i: the number of lanes below i that are in the mask.
+// Expand: at lane i the number of lanes below i that are in the mask.
 static constexpr LaneOrders make_ranks() {
     LaneOrders orders{};
     for (unsigned mask = 0; mask < 256; ++mask) {
@@ -23,7 +24,7 @@ static constexpr LaneOrders make_ranks() {
     return orders;
 }
 
-// The lanes of the mask in order: from byte 0 on, or up to byte 7. The other bytes are 0.
+// Compress: the lanes of the mask in order, from lane 0 on or up to lane 7. The others are 0.
 static constexpr LaneOrders make_members(bool to_the_top) {
     LaneOrders orders{};
     for (unsigned mask = 0; mask < 256; ++mask) {

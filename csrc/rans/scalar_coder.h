@@ -1,4 +1,5 @@
-// The elementary steps of decoding, in scalar code that every instruction set shares. Plain data, internal linkage.
+// Decoding of one symbol in scalar code, which the kernels of all instruction sets use too. Plain data and internal
+// linkage, as kernels.h explains.
 #pragma once
 
 #include <stdint.h>
@@ -20,9 +21,9 @@ static inline int first_lane(unsigned mask) {  // not 0
 #endif
 }
 
-constexpr int32_t kEscape = -32768;  // not a value: read_symbol found the escape
+constexpr int32_t kEscape = -32768;  // returned by read_symbol for an escape; no symbol has this value
 
-// The symbol in a slot of a bucket of many: a binary search over those that the bucket holds.
+// The symbol at a slot of a bucket that holds many, by binary search among these.
 static inline uint32_t find_symbol(const SymbolEntry* symbols, BucketEntry bucket, uint32_t slot) {
     uint32_t low = bucket & 0xFFFFFF;
     uint32_t high = low + ((bucket >> 24) & 0xFFFFFF);
@@ -37,7 +38,7 @@ static inline uint32_t find_symbol(const SymbolEntry* symbols, BucketEntry bucke
     return low;
 }
 
-// Takes one symbol off the state, which is left to be renormalised. Its value, or kEscape.
+// D(x): takes one symbol from the state, which the caller must renormalise. Returns its value, or kEscape.
 static inline int32_t read_symbol(const DecodeRun& run, uint8_t index, uint32_t& state) {
     const uint32_t slot = state & ((1u << run.precision) - 1);
     const uint32_t quotient = state >> run.precision;
