@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from . import picture
-from .errors import DamageWarning, DeviceError, UnknownModelError, ViewError
+from .errors import DamageWarning, DeviceError, UnknownModelError, ViewError, warn
 from .files import StreamLike, read_stream
 from .models import SodecModel
 from .models.load import load_model, resolve_device, resolve_dtype
@@ -306,11 +305,7 @@ class Codec:
 def _warn_of_damage(stream: container.Stream, lost: tuple[Region, ...]) -> None:
     for rectangle in lost:
         place = ",".join(map(str, rectangle))
-        _warn(f"the tile at {place} (x,y,width,height) is damaged; it is filled from its surroundings")
+        warn(f"the tile at {place} (x,y,width,height) is damaged; it is filled from its surroundings", DamageWarning)
     for name in stream.damaged:
         if name.startswith("section"):
-            _warn(f"{name} of the stream is damaged and left out")
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, DamageWarning, stacklevel=5)
+            warn(f"{name} of the stream is damaged and left out", DamageWarning)

@@ -6,6 +6,9 @@ All derive from `SodecError`. Where Python users expect a `ValueError`, an `OSEr
 
 from __future__ import annotations
 
+import sys
+import warnings
+
 
 class SodecError(Exception):
     """Base of all errors raised on purpose by sodec."""
@@ -56,7 +59,7 @@ class DeviceError(SodecError, RuntimeError):
 
 
 class OutputError(SodecError, OSError):
-    """The output can't be written, or would overwrite a file without being told to."""
+    """The output can't be written, or a file is there that would be overwritten."""
 
 
 class TrainingError(SodecError, RuntimeError):
@@ -68,4 +71,12 @@ class MissingPackageError(SodecError, ImportError):
 
 
 class DamageWarning(UserWarning):
-    """Part of a stream is lost: said where a picture without it was asked for instead of an error."""
+    """Part of a stream is lost, where the caller asked for the rest of the picture instead of an error."""
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warns at the line outside of sodec that made the call, so that Python shows each such line once."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "sodec":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)

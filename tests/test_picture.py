@@ -4,16 +4,21 @@ pytest tests/test_picture.py
 """
 
 import io
+import struct
 import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageOps
 from tiny import photo
 
 from sodec import picture
 from sodec.errors import PictureTooLargeError, SodecError, UnsupportedPictureError
+from sodec.picture import opening
+from sodec.stream import sections
 
 
 def saved(image, kind, **options):
@@ -99,13 +104,13 @@ def test_animation_is_refused_unless_its_first_frame_will_do():
     ("source", "message"),
     [
         (np.zeros((4, 4, 3), np.float32), "float32"),
-        (np.zeros((4, 4, 2), np.uint8), r"\(4, 4, 2\)"),
+        (np.zeros((4, 4, 5), np.uint8), r"\(4, 4, 5\)"),
         (np.zeros((0, 4, 3), np.uint8), "4x0"),
         (np.zeros(4, np.uint8), r"\(4,\)"),
         (torch.full((3, 4, 4), float("nan")), "nan"),
         (torch.full((3, 4, 4), 2.0), "2"),
-        (torch.zeros(3, 4, 4, dtype=torch.uint8), "uint8"),
-        (torch.zeros(2, 4, 4), r"\(2, 4, 4\)"),
+        (torch.zeros(3, 4, 4, dtype=torch.int32), "int32"),
+        (torch.zeros(5, 4, 4), r"\(5, 4, 4\)"),
         (io.BytesIO(b""), "not a picture"),
         (io.BytesIO(b"no picture at all"), "not a picture"),
         (12, "int"),
@@ -123,9 +128,6 @@ def test_truncated_file_is_refused():
 
 
 def test_decompression_bomb_is_refused_before_it_is_decoded():
-    import struct
-    import zlib
-
     def chunk(kind, body):
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
@@ -155,7 +157,7 @@ def test_metadata_is_kept_on_demand_without_the_orientation():
     assert kept.metadata.keys() == {"exif", "icc", "xmp"}
     back = Image.Exif()
     back.load(kept.metadata["exif"])
-    assert dict(back) == {0x010F: "a camera"}
+    assert dict(back) == {0x0112: 1, 0x010F: "a camera"}
     assert picture.to_pil(kept).info == {"exif": kept.metadata["exif"], "icc_profile": profile, "xmp": b"<x/>"}
     file.seek(0)
     assert picture.load(file).metadata == {}
@@ -168,3 +170,353 @@ def test_a_profile_whose_pixels_are_converted_is_not_kept():
     )
     with pytest.warns(UserWarning, match="converted"):
         assert picture.load(saved(lab, "TIFF", icc_profile=profile), metadata=True).metadata.keys() <= {"exif"}
+
+
+# -- the kinds of trouble that people report of image codecs
+
+
+def png(width, height, depth, kind, rows, *chunks):
+    """A PNG of these raw rows, its ancillary chunks before the pixels."""
+
+    def chunk(name, body):
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
+    body = b"".join(b"\0" + row for row in rows)
+    parts = [chunk(b"IHDR", header), *(chunk(*each) for each in chunks), chunk(b"IDAT", zlib.compress(body))]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts) + chunk(b"IEND", b"")
+
+
+def grey_profile(gamma=None, table=None, name=b"grey"):
+    """An ICC profile of grey with a gamma, or with a tone curve of 16-bit values."""
+    s15 = lambda value: struct.pack(">i", round(value * 65536))  # noqa: E731
+    if table is None:
+        curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256)) + b"\0\0"
+    else:
+        curve = b"curv\0\0\0\0" + struct.pack(f">I{len(table)}H", len(table), *table) + b"\0" * (2 * len(table) % 4)
+    description = b"desc\0\0\0\0" + struct.pack(">I", len(name) + 1) + name + b"\0" + b"\0" * 78
+    description += b"\0" * (-len(description) % 4)
+    white = b"XYZ \0\0\0\0" + s15(0.9642) + s15(1) + s15(0.8249)
+    tags = {b"desc": description, b"wtpt": white, b"kTRC": curve}
+    start, body, directory = 132 + 12 * len(tags), b"", struct.pack(">I", len(tags))
+    for tag, data in tags.items():
+        directory += tag + struct.pack(">II", start + len(body), len(data))
+        body += data
+    header = struct.pack(">I4sI4s4s4s", start + len(body), b"lcms", 0x02100000, b"mntr", b"GRAY", b"XYZ ")
+    header = (header + b"\0" * 12 + b"acsp" + b"\0" * 28 + s15(0.9642) + s15(1) + s15(0.8249)).ljust(128, b"\0")
+    return header + directory + body
+
+
+def linear_profile(name):
+    """sRGB's primaries with gamma 1.0, under any name."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    count = struct.unpack_from(">I", profile, 128)[0]
+    for entry in range(132, 132 + 12 * count, 12):
+        tag, at, size = struct.unpack_from(">4sII", profile, entry)
+        if tag in (b"rTRC", b"gTRC", b"bTRC"):
+            profile[at : at + size] = (b"curv\0\0\0\0" + struct.pack(">IH", 1, 256)).ljust(size, b"\0")
+        elif tag == b"desc":
+            text = name.encode("utf-16-be")
+            body = b"mluc\0\0\0\0" + struct.pack(">II2s2sII", 1, 12, b"en", b"US", len(text), 28) + text
+            struct.pack_into(">II", profile, entry + 4, len(profile), len(body))
+            profile += body.ljust(len(body) + -len(body) % 4, b"\0")
+    struct.pack_into(">I", profile, 0, len(profile))
+    return bytes(profile)
+
+
+def encoded(light):
+    """Light in 0..1 as sRGB in 0..255."""
+    return 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_of_files_and_opened_images_is_that_of_pillow(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = saved(Image.fromarray(photo(20, 10)), "PNG", exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(file)))
+    file.seek(0)
+    assert np.array_equal(picture.load(file).rgb, expected)
+    file.seek(0)
+    assert np.array_equal(picture.load(Image.open(file)).rgb, expected)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda image: image.rotate(270, expand=True),
+        lambda image: image.transpose(Image.Transpose.ROTATE_90),
+        lambda image: image.copy(),
+        lambda image: image.resize((7, 9)),
+        ImageOps.mirror,
+    ],
+)
+def test_stale_orientation_of_an_edited_image_is_not_applied(edit):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(saved(Image.fromarray(photo(20, 10)), "JPEG", exif=exif, quality=100)) as image:
+        edited = edit(image)
+    assert np.array_equal(picture.load(edited).rgb, np.asarray(edited))
+
+
+@pytest.mark.parametrize("name", ["GIMP built-in Linear sRGB", "sRGB-elle-V2-g10", "anything"])
+def test_profiles_are_judged_by_what_they_do(name):
+    values = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    image = Image.fromarray(np.dstack([values, values.T, values[::-1]]))
+    with pytest.warns(UserWarning, match="converted"):
+        loaded = picture.load(saved(image, "PNG", icc_profile=linear_profile(name)))
+    assert np.abs(loaded.rgb - encoded(np.asarray(image) / 255)).max() < 2
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("curve", ["1.0", "1.75", "dot gain 20 %"])
+def test_grey_profiles_are_converted(bits, curve):
+    ramp = np.linspace(0, 1, 1024)
+    if curve[0] == "1":
+        profile, light = grey_profile(gamma=float(curve)), ramp ** float(curve)
+    else:
+        light = np.clip(1 - (1 - ramp) ** 0.8, 0, 1)  # some curve that is no power
+        profile = grey_profile(table=np.round(light * 65535).astype(int))
+    values = np.linspace(0, 1, 256)
+    stored = np.round(values * (2**bits - 1)).astype(np.uint8 if bits == 8 else np.uint16).reshape(16, 16)
+    with pytest.warns(UserWarning, match="converted from 'grey'"):
+        loaded = picture.load(saved(Image.fromarray(stored), "PNG", icc_profile=profile))
+    assert loaded.grey
+    expected = encoded(np.interp(values, ramp, light)).reshape(16, 16)
+    assert np.abs(loaded.rgb[..., 0] - expected).max() < 2
+
+
+def test_png_gamma_chromaticities_and_codes_are_converted():
+    colours = np.array([[10, 200, 30], [250, 40, 90]], np.uint8)
+    rows = [colours.tobytes()]
+    plain = picture.load(png(2, 1, 8, 2, rows)).rgb
+    srgb_gamma = png(2, 1, 8, 2, rows, (b"gAMA", struct.pack(">I", 45455)))
+    assert np.array_equal(picture.load(srgb_gamma).rgb, plain)
+    with pytest.warns(UserWarning, match="gamma 1"):
+        linear = picture.load(png(2, 1, 8, 2, rows, (b"gAMA", struct.pack(">I", 100000)))).rgb
+    assert np.abs(linear[0] - encoded(colours / 255)).max() < 2
+    # Display P3's red is outside of sRGB: green and blue fall to 0
+    red = [np.array([[255, 0, 0], [128, 128, 128]], np.uint8).tobytes()]
+    for chunk in ((b"cICP", bytes([12, 13, 0, 1])),
+                  (b"cHRM", struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000))):  # fmt: skip
+        with pytest.warns(UserWarning, match="primaries"):
+            wide = picture.load(png(2, 1, 8, 2, red, chunk)).rgb[0]
+        assert wide[0].tolist() == [255, 0, 0]
+        assert np.abs(wide[1].astype(int) - 128).max() <= 1, "greys stay grey"
+    with pytest.warns(UserWarning, match="HDR"):
+        picture.load(png(2, 1, 8, 2, rows, (b"cICP", bytes([9, 16, 0, 1]))))
+
+
+def test_avif_colour_codes_are_converted():
+    data = saved(Image.fromarray(photo(32, 32)), "AVIF", quality=100).getvalue()
+    place = data.index(b"colrnclx") + 8
+    p3 = data[:place] + struct.pack(">HH", 12, 13) + data[place + 4 :]
+    with pytest.warns(UserWarning, match="primaries"):
+        assert not np.array_equal(picture.load(p3).rgb, picture.load(data).rgb)
+    with pytest.warns(UserWarning, match="PQ"):
+        picture.load(data[:place] + struct.pack(">HH", 9, 16) + data[place + 4 :])
+
+
+def test_three_equal_planes_are_grey_whatever_they_came_in():
+    plane = photo(24, 16)[..., 0]
+    rgb = plane[..., None].repeat(3, -1)
+    opaque = np.dstack([rgb, np.full(plane.shape, 9, np.uint8)])
+    palette = Image.fromarray(plane).convert("P")
+    sources = [rgb, Image.fromarray(rgb), torch.from_numpy(rgb).permute(2, 0, 1), saved(Image.fromarray(rgb), "PNG"),
+               saved(Image.fromarray(rgb), "WEBP", lossless=True), opaque, palette]  # fmt: skip
+    for source in sources:
+        loaded = picture.load(source)
+        assert loaded.grey
+        assert np.array_equal(loaded.rgb[..., 0], plane)
+    rgb[3, 4, 1] ^= 1
+    assert not picture.load(rgb).grey
+
+
+GREY_ROWS = {1: bytes([0b01010101]), 2: bytes([0b00011011, 0b00011011]), 4: bytes([0x01, 0x23, 0x45, 0x67])}
+
+
+@pytest.mark.parametrize(
+    ("depth", "kind", "row", "hidden", "transparent"),
+    [
+        (1, 0, GREY_ROWS[1], (1,), [0, 1, 0, 1, 0, 1, 0, 1]),
+        (2, 0, GREY_ROWS[2], (2,), [0, 0, 1, 0, 0, 0, 1, 0]),
+        (4, 0, GREY_ROWS[4], (3,), [0, 0, 0, 1, 0, 0, 0, 0]),
+        (8, 0, bytes(range(8)), (5,), [0, 0, 0, 0, 0, 1, 0, 0]),
+        (16, 0, struct.pack(">8H", *range(1790, 1798)), (1795,), [0, 0, 0, 0, 0, 1, 0, 0]),
+        (8, 2, bytes(range(24)), (6, 7, 8), [0, 0, 1, 0, 0, 0, 0, 0]),
+        (16, 2, struct.pack(">24H", *range(0, 24 * 256, 256)), (6 * 256, 7 * 256, 8 * 256), [0, 0, 1, 0, 0, 0, 0, 0]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:the picture is of mode")
+def test_transparent_colours_of_every_depth_are_transparent(depth, kind, row, hidden, transparent):
+    data = png(8, 1, depth, kind, [row], (b"tRNS", struct.pack(f">{len(hidden)}H", *hidden)))
+    loaded = picture.load(data)
+    assert loaded.alpha is not None
+    assert (loaded.alpha[0] == 0).tolist() == [bool(value) for value in transparent]
+
+
+def test_colour_under_full_transparency_is_filled_from_around():
+    rgba = np.zeros((96, 128, 4), np.uint8)
+    y, x = np.mgrid[:96, :128]
+    disc = (y - 48) ** 2 + (x - 64) ** 2 < 30**2
+    rgba[disc] = (220, 30, 20, 255)
+    loaded = picture.load(rgba)
+    assert np.array_equal(loaded.alpha, rgba[..., 3])
+    assert np.abs(loaded.rgb.astype(int) - (220, 30, 20)).max() <= 1, "no dark ring: nothing else is seen anywhere"
+
+
+def test_lossy_alpha_is_within_its_error_and_smaller():
+    y, x = np.mgrid[:256, :256]
+    soft = np.clip(320 - 2 * np.hypot(y - 128, x - 128), 0, 255).astype(np.uint8)
+    noisy = np.clip(soft.astype(int) + np.random.default_rng(0).integers(-30, 31, soft.shape), 0, 255).astype(np.uint8)
+    for mask, share in ((soft, 1.01), (noisy, 0.75)):
+        rgba = np.dstack([photo(256, 256), mask])
+        lossy = picture.load(rgba, alpha="lossy").alpha
+        assert np.abs(lossy.astype(int) - mask).max() <= 4
+        assert np.array_equal(lossy == 0, mask == 0)
+        assert np.array_equal(lossy == 255, mask == 255)
+        assert np.array_equal(picture.load(rgba).alpha, mask)
+        assert len(sections.pack_alpha(lossy)) < share * len(sections.pack_alpha(mask))
+    with pytest.raises(UnsupportedPictureError, match="alpha must be one of"):
+        picture.load(rgba, alpha="exact")
+
+
+def test_flatten_puts_the_picture_on_a_colour():
+    rgba = np.full((8, 8, 4), (200, 100, 0, 128), np.uint8)
+    loaded = picture.load(rgba, flatten="#ffffff")
+    assert loaded.alpha is None
+    assert loaded.rgb[0, 0].tolist() == [227, 177, 127]
+    with pytest.raises(UnsupportedPictureError, match="flatten must be a colour"):
+        picture.load(rgba, flatten="colourless")
+
+
+def test_only_frames_in_time_are_an_animation(tmp_path):
+    frames = [Image.fromarray(photo(16, 16, seed)) for seed in range(2)]
+    camera = saved(frames[0], "MPO", save_all=True, append_images=frames[1:])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert picture.load(camera).size == (16, 16)
+    pages = tmp_path / "pages.tif"
+    first, second = (Image.fromarray(photo(16, 16, seed)) for seed in range(2))
+    first.save(pages, save_all=True, append_images=[second])
+    with pytest.warns(UserWarning, match="2 pictures; the first"):
+        assert np.array_equal(picture.load(pages).rgb, photo(16, 16))
+    for kind in ("WEBP", "GIF", "PNG", "AVIF"):
+        with pytest.raises(UnsupportedPictureError, match="animation of 2 frames"):
+            picture.load(saved(frames[0], kind, save_all=True, append_images=frames[1:]))
+
+
+def test_first_frame_is_the_first_whichever_is_shown():
+    frames = [Image.fromarray(photo(16, 16, seed)) for seed in range(3)]
+    image = Image.open(saved(frames[0], "PNG", save_all=True, append_images=frames[1:]))
+    image.seek(2)
+    assert np.array_equal(picture.load(image, first_frame=True).rgb, photo(16, 16))
+    assert image.tell() == 2
+
+
+def test_own_outputs_are_taken_as_inputs():
+    for source in (photo(12, 9), photo(12, 9)[..., 0], np.dstack([photo(12, 9)[..., :1], photo(12, 9, 1)[..., :1]]),
+                   np.dstack([photo(12, 9), photo(12, 9, 1)[..., :1]])):  # fmt: skip
+        loaded = picture.load(source)
+        for again in (picture.to_array(loaded), picture.to_tensor(loaded), picture.to_pil(loaded)):
+            same = picture.load(again)
+            assert np.array_equal(picture.to_array(same), picture.to_array(loaded))
+    data = saved(Image.fromarray(photo(12, 9)), "PNG").getvalue()
+    for source in (data, bytearray(data), memoryview(data), torch.from_numpy(photo(12, 9)).permute(2, 0, 1)):
+        assert np.array_equal(picture.load(source).rgb, photo(12, 9))
+
+
+@pytest.mark.parametrize(
+    ("mode", "values", "top"),
+    [("I", [0, 255], 255), ("I", [0, 65535], 65535), ("I", [0, 2**31 - 1], 2**31 - 1), ("F", [0.0, 1.0], 1),
+     ("F", [0.0, 255.0], 255), ("F", [0.0, 65535.0], 65535)],
+)  # fmt: skip
+def test_deep_modes_have_a_stated_range(mode, values, top):
+    image = Image.fromarray(np.array([values], np.float32 if mode == "F" else np.int32))
+    with pytest.warns(UserWarning, match=rf"0\.\.{top} "):
+        assert picture.load(image).rgb[0, :, 0].tolist() == [0, 255]
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        (b"zTXt", b"Comment\0\0" + zlib.compress(b"x" * 2_000_000)),
+        (b"iCCP", b"name\0\0" + zlib.compress(b"\0" * 1_500_000)),
+        (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b"y" * 3_000_000)),
+        (b"eXIf", b"II*\0"),
+        (b"eXIf", b"XX*\0\x08\0\0\0"),
+        (b"tIME", b"\0"),
+    ],
+)
+def test_what_is_no_pixels_never_fails_a_picture(chunk):
+    data = png(4, 2, 8, 2, [photo(4, 2)[row].tobytes() for row in range(2)], chunk)
+    broken = bytearray(data)
+    broken[data.index(chunk[0]) + 4 + len(chunk[1])] ^= 0xFF  # its check
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for metadata in (False, True):
+            assert np.array_equal(picture.load(data, metadata=metadata).rgb, photo(4, 2))
+        assert np.array_equal(picture.load(bytes(broken)).rgb, photo(4, 2))
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0II*\0", b"Exif\0\0XX*\0\x08\0\0\0", b"Exif\0\0", b"junk",
+                                  b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x04\0\0\0abc\0"])  # fmt: skip
+def test_broken_exif_is_left_out_or_kept_as_it_is(exif):
+    data = saved(Image.fromarray(photo(16, 16)), "JPEG", exif=exif).getvalue()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert picture.load(data, metadata=True).size == (16, 16)
+
+
+def test_exif_is_kept_byte_for_byte_but_for_the_orientation():
+    name = "José Ångström".encode()
+    entries = [(0x0112, 3, 1, struct.pack("<HH", 6, 0)), (0x013B, 2, len(name) + 1, struct.pack("<I", 38))]
+    body = b"".join(struct.pack("<HHI", tag, kind, count) + value for tag, kind, count, value in entries)
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 2) + body + b"\0\0\0\0" + name + b"\0"
+    kept = picture.load(saved(Image.fromarray(photo(20, 10)), "JPEG", exif=exif), metadata=True)
+    assert kept.size == (10, 20)
+    changed = [at for at, (old, new) in enumerate(zip(exif, kept.metadata["exif"], strict=True)) if old != new]
+    assert changed == [6 + 8 + 2 + 8]
+    assert name in kept.metadata["exif"]
+
+
+def test_no_program_is_started_for_a_picture(tmp_path, monkeypatch):
+    path = tmp_path / "x.jpg"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n")
+    monkeypatch.setattr("subprocess.Popen", lambda *a, **k: pytest.fail("a program was started"))
+    with pytest.raises(UnsupportedPictureError, match=r"x\.jpg is EPS"):
+        picture.load(path)
+
+
+@pytest.mark.parametrize(("start", "package"), [
+    (b"\0\0\0\x18ftypheic\0\0\0\0heic", "pillow-heif"), (b"\xff\x0a" + b"\0" * 20, "pillow-jxl-plugin"),
+])  # fmt: skip
+def test_a_format_that_needs_a_plugin_names_it(start, package, monkeypatch):
+    monkeypatch.setattr(opening, "PLUGINS", {})
+    with pytest.raises(UnsupportedPictureError, match=f"pip install {package}"):
+        picture.load(start + b"\0" * 64)
+
+
+def test_one_limit_of_pixels_and_no_warning_of_pillow():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(PictureTooLargeError, match="the limit is 100 "):
+            picture.load(photo(11, 10), max_pixels=100)
+        with pytest.raises(PictureTooLargeError, match="max-pixels"):
+            picture.load(saved(Image.fromarray(photo(11, 10)), "PNG"), max_pixels=100)
+        wide = png(20000, 10000, 1, 0, [b"\0" * 2500] * 10000)  # more than Pillow's 179 million
+        assert picture.load(wide).size == (20000, 10000)
+
+
+def test_threads_leave_the_warning_filters_alone():
+    files = [saved(Image.fromarray(photo(30, 20)), "PNG").getvalue() for _ in range(40)]
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(picture.load, files))
+    assert warnings.filters == before
+
+
+def test_suffixes_are_those_that_can_be_opened():
+    found = picture.suffixes()
+    assert {".jpg", ".jfif", ".jpe", ".png", ".tga", ".jp2", ".pgm", ".mpo", ".avif"} <= found
+    assert not {".eps", ".pdf", ".mpg", ".sodec"} & found

@@ -127,11 +127,11 @@ def compress(
       sodec compress holiday -o small -q 20 -r --workers 4 every picture of a folder
       cat photo.jpg | sodec compress - -o - > photo.sodec
     """
-    from ..picture import SUFFIXES
+    from ..picture import suffixes
 
     _check_rate(options["quality"], options["target_bpp"], options["max_bytes"])
     prepare = functools.partial(_compressor, workers, _model_of(options), **options)
-    _convert(inputs, output, set(SUFFIXES), ".sodec", prepare, recursive, workers, overwrite)
+    _convert(inputs, output, set(suffixes()), ".sodec", prepare, recursive, workers, overwrite)
 
 
 @main.command()

@@ -16,7 +16,7 @@ import ray.data
 
 from ..errors import SodecError
 from ..files import write_file
-from ..picture import SUFFIXES
+from ..picture import suffixes
 
 
 def read(paths: str | list[str]) -> ray.data.Dataset:
@@ -71,13 +71,13 @@ def write(streams: ray.data.Dataset, folder: str | Path) -> list[str]:
 def _pictures_of(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
     path = row["path"]
     if not path.lower().endswith(".tar"):
-        if PurePosixPath(path).suffix.lower() in SUFFIXES:
+        if PurePosixPath(path).suffix.lower() in suffixes():
             yield row
         return
     with tarfile.open(fileobj=io.BytesIO(row["bytes"])) as shard:
         for member in shard:
             file = shard.extractfile(member) if member.isfile() else None
-            if file is not None and PurePosixPath(member.name).suffix.lower() in SUFFIXES:
+            if file is not None and PurePosixPath(member.name).suffix.lower() in suffixes():
                 yield {"path": f"{path}/{member.name}", "bytes": file.read()}
 
 

@@ -1,0 +1,410 @@
+"""Pictures as they come (paths, bytes, PIL images, arrays, tensors) to 8-bit sRGB planes, and back.
+
+`opening.py` opens files, `colour.py` converts to sRGB, `alpha.py` handles transparency, `exif.py` orientation.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING, Any, Union
+
+import numpy as np
+from PIL import Image, ImageFile
+
+from ..errors import PictureTooLargeError, UnsupportedPictureError, warn
+from ..stream.container import MAX_PIXELS, MAX_SIDE
+from . import alpha as transparency
+from . import colour, exif, opening
+from .opening import suffixes as suffixes
+
+if TYPE_CHECKING:
+    import torch
+
+PictureLike = Union[
+    str, os.PathLike[str], bytes, bytearray, memoryview, IO[bytes], Image.Image, np.ndarray, "torch.Tensor"
+]
+
+PILLOW_NAMES = {"exif": "exif", "icc": "icc_profile", "xmp": "xmp"}
+PLAIN = ("1", "L", "P", "PA", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX")  # modes of 8 bits and RGB
+HIGH_DEPTH = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # Pillow's modes of more than 8 bits
+PAGES = ("TIFF", "DCX", "HEIF", "ICO", "ICNS", "PSD", "SPIDER")  # formats whose further frames are not frames in time
+BAND_PIXELS = 1 << 22  # pixels that are converted at once: bounds memory
+
+
+@dataclass(frozen=True)
+class Picture:
+    """8-bit sRGB."""
+
+    rgb: np.ndarray  # (H, W, 3) uint8
+    alpha: np.ndarray | None = None  # (H, W) uint8
+    grey: bool = False  # the three planes of rgb are one
+    metadata: Mapping[str, bytes] = field(default_factory=dict)  # "exif", "icc", "xmp"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.rgb.shape[1], self.rgb.shape[0]
+
+
+def load(
+    source: PictureLike,
+    *,
+    first_frame: bool = False,
+    metadata: bool = False,
+    alpha: str = "lossless",
+    flatten: str | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Picture:
+    """Any one picture as 8-bit sRGB.
+
+    Arrays are uint8 of shape (H, W), (H, W, 1), (H, W, 2), (H, W, 3) or (H, W, 4), the second and the fourth plane
+    being alpha; tensors are (C, H, W), 1 to 4 planes, uint8 or floats in 0..1. EXIF orientation is applied to files and
+    to opened images; an image that was edited in memory (rotated, converted, copied) is taken as its pixels are.
+    Three equal planes are grey. Pictures with another colour profile, other colour codes, CMYK or more than 8 bits are
+    converted, with a warning: values of 16-bit pictures are 0..65535, of 12-bit TIFFs 0..4095, of mode I the smallest
+    of 0..255, 0..65535 and 0..2^31-1 that holds them, of mode F likewise 0..1, 0..255 or 0..65535.
+
+    Parameters
+    ----------
+    first_frame
+        Takes the first frame of an animation, which is refused otherwise.
+    metadata
+        Keeps EXIF, byte for byte but for its orientation, XMP, and the ICC profile where pixels are still in it.
+    alpha
+        "lossless", or "lossy": off by at most 4 of 255, fully transparent and opaque pixels exact.
+    flatten
+        A colour to put the picture on, such as "white" or "#ffffff", in place of keeping alpha.
+    max_pixels
+        More are refused before they are decoded.
+
+    Raises
+    ------
+    UnsupportedPictureError
+        Not a picture, an animation (unless `first_frame`), a wrong shape or dtype, NaN, values outside 0..1.
+    PictureTooLargeError
+        A side beyond 65,535, or more than `max_pixels`.
+    FileNotFoundError, PermissionError
+        As the operating system says.
+    """
+    if alpha not in transparency.MODES:
+        raise UnsupportedPictureError(f"alpha must be one of {', '.join(transparency.MODES)} (got {alpha!r})")
+    if isinstance(source, np.ndarray):
+        picture = _from_array(source, max_pixels)
+    elif isinstance(source, Image.Image):
+        picture = _from_image(source, first_frame, metadata, max_pixels, opened=isinstance(source, ImageFile.ImageFile))
+    elif type(source).__module__.split(".")[0] == "torch":
+        picture = _from_tensor(source, max_pixels)
+    elif isinstance(source, (bytes, bytearray, memoryview)):
+        picture = _from_file(io.BytesIO(source), "the picture", first_frame, metadata, max_pixels)
+    elif isinstance(source, (str, os.PathLike)):
+        with open(source, "rb") as file:
+            picture = _from_file(opening.seekable(file), str(source), first_frame, metadata, max_pixels)
+    elif hasattr(source, "read"):
+        name = str(getattr(source, "name", "the picture"))
+        picture = _from_file(opening.seekable(source), name, first_frame, metadata, max_pixels)
+    else:
+        raise UnsupportedPictureError(
+            "a picture must be a path, bytes, a binary file, a PIL image, an array or a tensor "
+            f"(got {type(source).__name__})"
+        )
+    return _finished(picture, alpha, flatten)
+
+
+def to_pil(picture: Picture) -> Image.Image:
+    """PIL image of mode RGB, L, RGBA or LA, whose `info` has the metadata under Pillow's names."""
+    image = Image.fromarray(to_array(picture))
+    image.info |= {PILLOW_NAMES[name]: data for name, data in picture.metadata.items()}
+    return image
+
+
+def to_array(picture: Picture) -> np.ndarray:
+    """uint8 (H, W, 3); (H, W) where grey; a last plane more where there is alpha."""
+    planes = picture.rgb[..., :1] if picture.grey else picture.rgb
+    if picture.alpha is not None:
+        planes = np.concatenate([planes, picture.alpha[..., None]], -1)
+    return planes[..., 0] if planes.shape[-1] == 1 else planes
+
+
+def to_tensor(picture: Picture) -> torch.Tensor:
+    """float32 (C, H, W) in 0..1 with the planes of `to_array`."""
+    import torch
+
+    array = to_array(picture)
+    planes = array[..., None] if array.ndim == 2 else array
+    return torch.from_numpy(np.ascontiguousarray(planes.transpose(2, 0, 1))).float() / 255
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """`PictureTooLargeError` beyond 65,535 pixels a side or `max_pixels` in all."""
+    if width < 1 or height < 1:
+        raise UnsupportedPictureError(f"the picture has {width}x{height} pixels")
+    if width > MAX_SIDE or height > MAX_SIDE:
+        raise PictureTooLargeError(f"the picture has {width}x{height} pixels; a side has at most {MAX_SIDE}")
+    if width * height > max_pixels:
+        raise PictureTooLargeError(
+            f"the picture has {width}x{height} pixels, {width * height} in all; the limit is {max_pixels} "
+            "(max_pixels=, --max-pixels)"
+        )
+
+
+def _finished(picture: Picture, alpha: str, flatten: str | None) -> Picture:
+    """Grey where three planes are one; alpha put on a colour, or made cheaper; colour under it filled."""
+    rgb, mask = picture.rgb, picture.alpha
+    if mask is not None and flatten is not None:
+        rgb, mask = transparency.flattened(rgb, mask, flatten), None
+    elif mask is not None:
+        mask = transparency.lossy(mask) if alpha == "lossy" else mask
+        rgb = transparency.fill_transparent(rgb, mask)
+    return Picture(rgb, mask, _is_grey(rgb), picture.metadata)
+
+
+def _is_grey(rgb: np.ndarray) -> bool:
+    for part in (rgb[::64, ::64], *(rgb[rows] for rows in _bands(*rgb.shape[:2]))):
+        if not (np.array_equal(part[..., 0], part[..., 1]) and np.array_equal(part[..., 0], part[..., 2])):
+            return False
+    return True
+
+
+def _from_array(array: np.ndarray, max_pixels: int) -> Picture:
+    if array.dtype != np.uint8:
+        raise UnsupportedPictureError(f"an array must be uint8 (got {array.dtype})")
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.shape[2] not in (1, 2, 3, 4):
+        raise UnsupportedPictureError(f"an array must be (H, W) or (H, W, 1 to 4) (got {array.shape})")
+    check_size(array.shape[1], array.shape[0], max_pixels)
+    planes = array.shape[2]
+    alpha = np.ascontiguousarray(array[..., -1]) if planes in (2, 4) else None
+    return Picture(np.repeat(array[..., :1], 3, -1) if planes < 3 else array[..., :3], alpha)
+
+
+def _from_tensor(tensor: Any, max_pixels: int) -> Picture:
+    import torch
+
+    if tensor.ndim != 3 or tensor.shape[0] not in (1, 2, 3, 4):
+        raise UnsupportedPictureError(f"a tensor must be (1 to 4, H, W) (got {tuple(tensor.shape)})")
+    check_size(tensor.shape[2], tensor.shape[1], max_pixels)
+    values = tensor.detach().cpu()
+    if tensor.is_floating_point():
+        values = values.float()
+        low, high = float(values.min()), float(values.max())
+        if not (low >= -1e-3 and high <= 1 + 1e-3):  # also false where NaN
+            raise UnsupportedPictureError(f"a tensor's values must be within 0..1 (got {low:g} to {high:g})")
+        values = (values * 255).round().clamp(0, 255).byte()
+    elif tensor.dtype != torch.uint8:
+        raise UnsupportedPictureError(f"a tensor must be uint8, or floats in 0..1 (got {tensor.dtype})")
+    return _from_array(values.permute(1, 2, 0).numpy(), max_pixels)
+
+
+def _from_file(file: IO[bytes], name: str, first_frame: bool, metadata: bool, max_pixels: int) -> Picture:
+    """The picture in a seekable file. Where data that is no pixels fails Pillow, once more without that data."""
+    start = file.tell()
+    try:
+        try:
+            return _opened(file, first_frame, metadata, max_pixels)
+        except UnsupportedPictureError:
+            raise
+        except MemoryError:
+            raise
+        except Exception:
+            file.seek(start)
+            pixels_alone = opening.without_ancillary(file.read())
+            if pixels_alone is None:
+                raise
+            return _opened(io.BytesIO(pixels_alone), first_frame, metadata, max_pixels)
+    except UnsupportedPictureError as error:
+        joint = " " if str(error).startswith("is ") else ": "
+        raise type(error)(f"{name}{joint}{error}") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # plugins raise many kinds on damaged files
+        raise UnsupportedPictureError(f"{name} can't be decoded: {error or type(error).__name__}") from None
+
+
+def _opened(file: IO[bytes], first_frame: bool, metadata: bool, max_pixels: int) -> Picture:
+    codes = opening.colour_codes(file)
+    image = opening.open_image(file)
+    return _from_image(image, first_frame, metadata, max_pixels, opened=True, codes=codes)
+
+
+def _from_image(
+    image: Image.Image, first_frame: bool, metadata: bool, max_pixels: int, *, opened: bool,
+    codes: tuple[int, int] | None = None,
+) -> Picture:  # fmt: skip
+    check_size(*image.size, max_pixels)
+    _check_frames(image, first_frame)
+    frame = image.tell() if opened else 0
+    if frame:
+        image.seek(0)
+    try:
+        depth = _depth(image)
+        image.load()
+        raw, turned = _exif(image)
+        conversion = _conversion(image, codes)
+        rgb, alpha = _pixels(image, depth, conversion)
+        kept = _metadata(image, raw) if metadata else {}
+        icc = image.info.get("icc_profile")
+        if metadata and icc and conversion is None and image.mode in ("RGB", "RGBA"):
+            kept["icc"] = icc
+        if opened:  # views: no copy of the pixels
+            rgb = _upright(rgb, turned)
+            alpha = None if alpha is None else _upright(alpha, turned)
+        return Picture(rgb, alpha, metadata=kept)
+    finally:
+        if frame:
+            image.seek(frame)
+
+
+def _check_frames(image: Image.Image, first_frame: bool) -> None:
+    """Refuses animations; of formats with several pictures in a file the first is taken, with a warning if needed."""
+    frames = int(getattr(image, "n_frames", 1))
+    if frames == 1 or first_frame or image.format == "MPO":  # further pictures of an MPO are previews or the other eye
+        return
+    if image.format in PAGES:
+        warn(f"the file holds {frames} pictures; the first is taken")
+        return
+    raise UnsupportedPictureError(
+        f"is an animation of {frames} frames; first_frame=True (--first-frame) takes the first"
+    )
+
+
+def _exif(image: Image.Image) -> tuple[bytes | None, int]:
+    """EXIF as it is in the file, None where it has to be made from tags, and the orientation. Broken EXIF is empty."""
+    raw = image.info.get("exif")
+    try:
+        if isinstance(raw, bytes):
+            return (raw, exif.orientation(raw)) if raw else (None, 1)
+        turned = image.getexif().get(exif.ORIENTATION, 1)
+        return None, turned if isinstance(turned, int) and turned in exif.UPRIGHT else 1
+    except Exception as error:  # Pillow's parser raises many kinds
+        warn(f"the picture's EXIF is broken and left out: {error}")
+        return b"", 1
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    transpose, rows, columns = exif.UPRIGHT[orientation]
+    pixels = pixels.swapaxes(0, 1) if transpose else pixels
+    return pixels[:: -1 if rows else 1, :: -1 if columns else 1]
+
+
+def _metadata(image: Image.Image, raw: bytes | None) -> dict[str, bytes]:
+    """EXIF and XMP, where the picture has them."""
+    xmp = image.info.get("xmp", b"")
+    if raw is None:
+        tags = image.getexif()
+        tags.pop(exif.ORIENTATION, None)
+        try:
+            raw = tags.tobytes() if tags else b""
+        except Exception as error:
+            warn(f"the picture's EXIF can't be written and is left out: {error}")
+            raw = b""
+    elif raw:
+        raw = exif.upright(raw)
+    found = {"exif": raw, "xmp": xmp if isinstance(xmp, bytes) else str(xmp).encode()}
+    return {name: data for name, data in found.items() if data}
+
+
+def _conversion(image: Image.Image, codes: tuple[int, int] | None) -> colour.Conversion | None:
+    """How the image's colours become sRGB: by colour codes, a profile, or PNG's gamma and chromaticities."""
+    info = image.info
+    nclx = info.get("nclx_profile")
+    if codes is None and isinstance(nclx, Mapping):  # as pillow-heif gives it
+        codes = nclx.get("color_primaries", 2), nclx.get("transfer_characteristics", 2)
+    icc, conversion = info.get("icc_profile"), None
+    if codes is not None and not (icc and image.format != "PNG"):
+        conversion = colour.from_codes(*codes)
+    elif icc:
+        conversion = colour.from_profile(image, icc)
+    elif image.format == "PNG" and "srgb" not in info and ("gamma" in info or "chromaticity" in info):
+        gamma = info.get("gamma", colour.GAMMA_SRGB)
+        exponent = None if abs(gamma - colour.GAMMA_SRGB) < colour.GAMMA or gamma <= 0 else 1 / gamma
+        chromaticities = info.get("chromaticity", (*colour.D65, *colour.SRGB))
+        if len(chromaticities) == 8 and min(chromaticities[1::2]) > 0:
+            conversion = colour.from_chromaticities(tuple(chromaticities), exponent)
+    if conversion is not None:
+        warn(f"the colours are converted from {conversion.source!r} to sRGB")
+    return conversion
+
+
+def _depth(image: Image.Image) -> int:
+    """Bits of a sample as it is stored, as far as Pillow's mode does not say it; asked before pixels are loaded."""
+    tiles = getattr(image, "tile", None)
+    arguments = tiles[0][3] if tiles else None
+    raw = str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)  # Pillow's raw mode
+    if image.mode == "L" and raw in ("L;2", "L;4"):
+        return int(raw[-1])
+    if image.mode.startswith("I;16") and raw.startswith("I;12"):
+        return 12
+    return 16 if image.mode in HIGH_DEPTH else 8
+
+
+def _bands(height: int, width: int) -> Iterator[slice]:
+    rows = max(1, BAND_PIXELS // max(1, width))
+    return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
+
+
+def _pixels(
+    image: Image.Image, depth: int, conversion: colour.Conversion | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """sRGB (H, W, 3) and alpha (H, W) or None, both uint8, band by band."""
+    width, height = image.size
+    top = _top(image, depth) if image.mode in HIGH_DEPTH else 0.0
+    if image.mode not in (*PLAIN, *HIGH_DEPTH) and not conversion:
+        warn(f"the picture is {image.mode}; it is converted to 8-bit sRGB")
+    rgb, alpha = np.empty((height, width, 3), np.uint8), None
+    for rows in _bands(height, width):
+        band = image.crop((0, rows.start, width, rows.stop))
+        base, mask = _split(band, depth, top)
+        values = np.asarray(base.convert("RGB")) if conversion is None else conversion.apply(base)
+        rgb[rows] = values[..., None] if values.ndim == 2 else values
+        if mask is not None:
+            alpha = np.empty((height, width), np.uint8) if alpha is None else alpha
+            alpha[rows] = mask
+    return rgb, alpha
+
+
+def _split(band: Image.Image, depth: int, top: float) -> tuple[Image.Image, np.ndarray | None]:
+    """The colours of a band, of mode L, I;16, RGB, CMYK or LAB, and its alpha (h, W), or None."""
+    mode, hidden = band.mode, band.info.get("transparency")
+    if mode in HIGH_DEPTH:
+        values = np.asarray(band)
+        mask = None if hidden is None else np.where(values == hidden, 0, 255)
+        scaled = np.clip(values.astype(np.float64) * (65535 / top), 0, 65535)
+        if mode.startswith("I;16") and "icc_profile" in band.info:
+            return Image.fromarray(np.round(scaled).astype(np.uint16)), mask
+        return Image.fromarray(np.round(scaled / 257).astype(np.uint8)), mask
+    if mode in ("LA", "La"):
+        planes = np.asarray(band.convert("LA"))
+        return Image.fromarray(planes[..., 0]), planes[..., 1]
+    if mode in ("RGBA", "RGBa", "PA") or (mode == "P" and hidden is not None):
+        planes = np.asarray(band.convert("RGBA"))
+        return Image.fromarray(planes[..., :3]), planes[..., 3]
+    if mode in ("1", "L"):
+        base = band.convert("L")
+        if hidden is None:
+            return base, None
+        value = hidden * {2: 85, 4: 17}.get(depth, 1)  # Pillow widens the pixels and not the transparent value
+        return base, np.where(np.asarray(base) == value, 0, 255)
+    if mode == "RGB" and hidden is not None:
+        colours = np.array([value >> 8 if max(hidden) > 255 else value for value in hidden], np.uint8)
+        return band, np.where((np.asarray(band) == colours).all(-1), 0, 255)
+    if mode in ("CMYK", "LAB", "RGB"):
+        return band, None
+    return band.convert("RGB"), None
+
+
+def _top(image: Image.Image, depth: int) -> float:
+    """The value that is white in a picture of more than 8 bits, with a warning that names it."""
+    if image.mode.startswith("I;16"):
+        top = 4095.0 if depth == 12 else 65535.0
+    else:
+        if image.mode == "F" and not np.isfinite(np.asarray(image)).all():
+            raise UnsupportedPictureError("the picture has NaN or infinite values")
+        highest = image.getextrema()[1]
+        tops = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0, 2.0**31 - 1)
+        top = next((value for value in tops if highest <= value), tops[-1])
+    warn(f"the picture is of mode {image.mode}; its values 0..{top:.0f} are converted to 8 bits")
+    return top
