@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -107,6 +108,7 @@ class Codec:
         tile: int = TILE,
         cuda_graphs: bool = False,
     ) -> None:
+        _check_process()
         if tile < MIN_TILE or tile % MIN_TILE:
             raise ViewError(f"tile must be a multiple of {MIN_TILE} (got {tile})")
         self.device = resolve_device(device)
@@ -140,6 +142,9 @@ class Codec:
         max_bytes: int | None = None,
         first_frame: bool = False,
         metadata: bool = False,
+        alpha: str = "lossy",
+        flatten: str | None = None,
+        max_pixels: int = MAX_PIXELS,
         progress: Callable[[float], None] | None = None,
         report: Report | None = None,
     ) -> bytes | list[bytes]:
@@ -148,7 +153,8 @@ class Codec:
         Parameters
         ----------
         pictures
-            Path, binary file, PIL image, uint8 array (H, W, 3), tensor (3, H, W) in 0..1, or several.
+            Path, bytes, binary file, PIL image, uint8 array (H, W, 3), tensor (3, H, W) in 0..1, or several; arrays
+            and tensors may be grey or have alpha too. `sodec.picture.load` says what is converted.
         quality
             1 (smallest) to 100, in steps of 0.5; 50 unless a target is given.
         target_bpp, max_bytes
@@ -158,6 +164,12 @@ class Codec:
             Takes the first frame of an animation, which is refused otherwise.
         metadata
             Keeps EXIF, XMP and an sRGB profile, as sections of their own that `inspect` itemises.
+        alpha
+            "lossy": off by at most 4 of 255 where that saves more than 15 % of its bytes; or "lossless".
+        flatten
+            A colour, as "white" or "#ffffff", to put a transparent picture on; its alpha is not kept then.
+        max_pixels
+            Pictures of more are refused before they are decoded.
         progress
             Called with the share of the picture that is analysed, 0 to 1, after each tile.
         report
@@ -177,7 +189,10 @@ class Codec:
 
         def compressed(source: PictureLike) -> bytes:
             with engine.stage("read"):
-                loaded = picture.load(source, first_frame=first_frame, metadata=metadata)
+                loaded = picture.load(
+                    source, first_frame=first_frame, metadata=metadata, alpha=alpha, flatten=flatten,
+                    max_pixels=max_pixels,
+                )  # fmt: skip
             limit = rate.byte_limit(*loaded.size, target_bpp, max_bytes) if quality is None else None
             return encode(engine, self.bundle.fingerprint, loaded, quality, limit, progress)
 
@@ -299,7 +314,23 @@ class Codec:
         return stream
 
     def _timed(self, report: Report | None) -> Engine:
+        _check_process()
         return self.engine.timed(None if report is None else report.times)
+
+
+_used_in: int | None = None  # the process that made the first codec
+
+
+def _check_process() -> None:
+    """`DeviceError` in a process that was forked from one that had used a codec: torch's threads would hang there."""
+    global _used_in
+    if _used_in is None:
+        _used_in = os.getpid()
+    elif _used_in != os.getpid():
+        raise DeviceError(
+            "this process was forked after sodec had been used, and PyTorch would hang in it: start processes with "
+            'multiprocessing.get_context("spawn"), or use sodec only in the children'
+        )
 
 
 def _warn_of_damage(stream: container.Stream, lost: tuple[Region, ...]) -> None:

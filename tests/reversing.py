@@ -2,10 +2,11 @@
 
 import os
 
+from sodec.cli.folders import Converted
 from sodec.errors import UnsupportedPictureError
 
 
-def reverse():
+def reverse(**_):
     return reversed_bytes
 
 
@@ -16,4 +17,4 @@ def reversed_bytes(path):
         raise ZeroDivisionError("oh")
     if path.stem == "dies":
         os._exit(1)
-    return path.read_bytes()[::-1]
+    return Converted(path.read_bytes()[::-1], "reversed")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .options import DEVICE, DTYPE, MODEL, THREADS, WEIGHTS
+
 if TYPE_CHECKING:
     from ..bench.run import Compare, Report
 
@@ -36,11 +38,11 @@ FilePath = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command("bench")
-@click.option("--model", default="lite", show_default=True, help="Name of a bundled model.")
-@click.option("--weights", type=click.Path(path_type=Path), help="A folder of weights instead of the bundled ones.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
-@click.option("--dtype", default="auto", show_default=True, help="float32, bfloat16, float16, or auto.")
-@click.option("--threads", type=click.IntRange(1), help="Threads of the networks (default: torch's choice).")
+@MODEL
+@WEIGHTS
+@DEVICE
+@DTYPE
+@THREADS
 @click.option("--sizes", default="512x512,768x512,1920x1080", show_default=True, callback=_sizes,
               help="Sizes at which stages are timed.")  # fmt: skip
 @click.option("--growth", "growth_sizes", default="256x256,512x512,768x512,1024x1024,2048x2048,4096x4096",

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from .evaluate import METRIC_NAMES, listed
+from .options import DEVICE, MODEL, WEIGHTS
 
 
 @click.command("compare")
@@ -20,9 +21,9 @@ from .evaluate import METRIC_NAMES, listed
               help=f"Some of {', '.join(METRIC_NAMES)}.")  # fmt: skip
 @click.option("--show", "side", default=1280, show_default=True, type=click.IntRange(16),
               help="Of a larger picture the page shows the middle, at most so many pixels wide and high.")  # fmt: skip
-@click.option("--model", default="lite", show_default=True, help="Name of a bundled model.")
-@click.option("--weights", type=click.Path(path_type=Path), help="A folder of weights instead of the bundled ones.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, ...")
+@MODEL
+@WEIGHTS
+@DEVICE
 def compare_command(
     pictures: tuple[Path, ...],
     output: Path,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .options import DEVICE, WEIGHTS
+
 if TYPE_CHECKING:
     from ..evaluate.compare import Comparison
     from ..evaluate.metrics import Metric
@@ -39,8 +41,8 @@ def listed(of: type[float] | type[str], choices: Sequence[str] = ()) -> Callable
 @click.option(
     "--model", default="lite", show_default=True, help='Name of a bundled model, or "none": only the other codecs.'
 )
-@click.option("--weights", type=click.Path(path_type=Path), help="A folder of weights instead of the bundled ones.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, ...")
+@WEIGHTS
+@DEVICE
 @click.option("--fidelity", is_flag=True, help="Also measure sodec's fidelity picture, as a codec of its own.")
 @click.option("--against", default="avif,webp,jpeg", show_default=True, callback=listed(str),
               help="avif, webp, jpeg, jxl, heic, a model of CompressAI's (mbt2018-mean, or mbt2018-mean=FOLDER of "

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import click
 
+from .options import DEVICE, MODEL, THREADS, WEIGHTS
+
 
 @click.command("ui")
 @click.option("--host", default="127.0.0.1", show_default=True,
@@ -21,10 +23,10 @@ import click
               help="Megabytes of a file at most.")  # fmt: skip
 @click.option("--max-megapixels", default=16.0, show_default=True, type=click.FloatRange(min=0, min_open=True),
               help="Million pixels of a picture at most.")  # fmt: skip
-@click.option("--model", default="lite", show_default=True, help="Name of a bundled model.")
-@click.option("--weights", type=click.Path(path_type=Path), help="A folder of weights instead of the bundled ones.")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, ...")
-@click.option("--threads", type=click.IntRange(1), help="Threads of the networks (default: torch's choice).")
+@MODEL
+@WEIGHTS
+@DEVICE
+@THREADS
 def ui_command(
     host: str,
     allow_host: tuple[str, ...],
@@ -40,6 +42,7 @@ def ui_command(
 
     Pictures stay in memory while their page is open, and go nowhere else. Several visitors wait for each other.
     """
+    click.echo("loading the page and the model ...")
     from ..extras import require
 
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported

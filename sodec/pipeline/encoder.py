@@ -38,7 +38,15 @@ def encode(
         return stream(rate.Point(quality), coefficients)
     assert max_bytes is not None
     kept = list(coefficients)
-    return rate.largest_within(max_bytes, lambda point: stream(point, kept), len)
+    return rate.largest_within(max_bytes, lambda point: stream(point, kept), len, _note_on_sections(packed))
+
+
+def _note_on_sections(packed: sections.Packed) -> str:
+    """What a target's error says of the bytes that no quality changes."""
+    sizes = {sections.name_of(key >> 1): len(body) for key, body in packed}
+    listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
+    advice = "; flatten= (--flatten) drops alpha" if "alpha" in sizes else ""
+    return f" (of which {listed}{advice})" if sizes else ""
 
 
 def _coefficients(engine: Engine, picture: Picture, progress: Progress | None) -> Iterator[Coefficients]:

@@ -68,7 +68,7 @@ class Point(NamedTuple):
         return cls(step / QUALITY_STEPS, (step - place) * DEADZONE)
 
 
-def largest_within(limit: int, code: Callable[[Point], Coded], size: Callable[[Coded], int]) -> Coded:
+def largest_within(limit: int, code: Callable[[Point], Coded], size: Callable[[Coded], int], note: str = "") -> Coded:
     """What `code` makes at the finest point whose `size` is within `limit`, in at most `MAX_PASSES` calls of it.
 
     Ends within `NEAR` below the limit, where the sizes grow with the point and without leaps.
@@ -76,12 +76,14 @@ def largest_within(limit: int, code: Callable[[Point], Coded], size: Callable[[C
     Raises
     ------
     TargetError
-        The lowest quality makes more than `limit`; the message says how many bytes it makes.
+        The lowest quality makes more than `limit`; the message says how many bytes it makes, and `note`.
     """
     low, high, passes = float(QUALITY_STEPS), 100.0 * QUALITY_STEPS, 1
     best = code(Point.at(low))
     if (smallest := size(best)) > limit:
-        raise TargetError(f"a size of {limit} bytes can't be met: the smallest possible is {smallest} bytes, quality 1")
+        raise TargetError(
+            f"a size of {limit} bytes can't be met: the smallest possible is {smallest} bytes, quality 1{note}"
+        )
     for place in (HALFWAY, high):
         passes += 1
         coded = code(Point.at(place))

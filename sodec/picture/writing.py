@@ -1,0 +1,126 @@
+"""Decoded pictures to files of any format that Pillow writes, or an error where the format can't hold the picture."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from PIL import Image, ImageChops, ImageStat
+
+from ..errors import OutputError, warn
+from .alpha import flattened
+
+QUALITY = 95  # of formats with a loss, where none is asked for
+FULL_COLOUR = 90  # quality from which on colour is stored at full resolution
+LOSSY = ("AVIF", "JPEG", "JPEG2000", "WEBP", "MPO", "PDF", "HEIF", "JXL")
+METADATA = ("exif", "xmp", "icc_profile", "dpi")
+NOTICED = 3.0  # mean change of a pixel, in grey levels, from which on a format's own loss is reported
+
+
+def format_of(suffix: str) -> str:
+    """Pillow's name of the format with this suffix. `OutputError` where Pillow writes none."""
+    Image.init()
+    kind = Image.EXTENSION.get(suffix.lower())
+    if kind is None or kind not in Image.SAVE:
+        raise OutputError(f"Pillow writes no format of suffix {suffix!r}")
+    return kind
+
+
+def encoded(image: Image.Image, kind: str, *, quality: int = QUALITY, flatten: str | None = None) -> bytes:
+    """The bytes of a file of the format `kind` ("PNG", ...) with the picture `image`, of mode RGB, L, RGBA or LA.
+
+    What the file read back doesn't show as it was is an error (size, transparency) or a warning (few colours); metadata
+    that the format refuses are left out with a warning.
+
+    Raises `OutputError` where the format can't hold the picture.
+    """
+    if flatten is not None and image.mode in ("RGBA", "LA"):
+        image = _on_colour(image, flatten)
+    options: dict[str, Any] = {"quality": quality} if kind in LOSSY else {}
+    if kind == "PNG":
+        options["compress_level"] = 1
+    if kind in ("JPEG", "AVIF") and quality >= FULL_COLOUR:
+        options["subsampling"] = "4:4:4"
+    carried = {name: image.info[name] for name in METADATA if name in image.info}
+    data = _saved(image, kind, options, carried)
+    _check(image, kind, data)
+    return data
+
+
+def _on_colour(image: Image.Image, colour: str) -> Image.Image:
+    import numpy as np
+
+    rgba = np.asarray(image.convert("RGBA"))
+    solid = Image.fromarray(flattened(rgba[..., :3], rgba[..., 3], colour))
+    solid.info |= image.info
+    return solid if image.mode == "RGBA" else solid.convert("L")
+
+
+def _saved(image: Image.Image, kind: str, options: dict[str, Any], carried: dict[str, Any]) -> bytes:
+    """The file with its metadata, or without those that make Pillow fail."""
+    failure = ""
+    for candidate in _candidates(image):
+        try:
+            return _save(candidate, kind, options, carried)
+        except Exception as error:  # of many kinds, by format and by what is wrong
+            failure = str(error) or type(error).__name__
+        for name in [name for name in METADATA if name in carried]:
+            rest = {other: value for other, value in carried.items() if other != name}
+            try:
+                data = _save(candidate, kind, options, rest)
+            except Exception:
+                continue
+            warn(f"{kind} takes no {name} of {len(carried[name])} bytes; it is left out")
+            return data
+        if carried:
+            try:
+                data = _save(candidate, kind, options, {})
+            except Exception:
+                continue
+            warn(f"{kind} does not take the metadata; it is left out: {', '.join(carried)}")
+            return data
+    if _transparent(image):
+        raise OutputError(f"{kind} can't hold transparency; write a PNG, or give --flatten COLOUR")
+    raise OutputError(f"{kind} can't hold this picture of {image.width}x{image.height}, {image.mode}: {failure}")
+
+
+def _candidates(image: Image.Image) -> list[Image.Image]:
+    """The image in the modes that hold it without a loss: more formats take RGB than grey, or than opaque RGBA."""
+    modes = [image.mode, *{"L": ["RGB"], "LA": ["RGBA"]}.get(image.mode, [])]
+    if image.mode in ("LA", "RGBA") and not _transparent(image):
+        modes += ["L", "RGB"] if image.mode == "LA" else ["RGB"]
+    return [image if mode == image.mode else image.convert(mode) for mode in modes]
+
+
+def _transparent(image: Image.Image) -> bool:
+    return image.mode in ("RGBA", "LA") and image.getchannel("A").getextrema()[0] < 255
+
+
+def _save(image: Image.Image, kind: str, options: dict[str, Any], carried: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    bare = image.copy()
+    bare.info = {}  # some formats write what they find there, others only what they are given
+    bare.save(buffer, kind, **options, **carried)
+    return buffer.getvalue()
+
+
+def _check(image: Image.Image, kind: str, data: bytes) -> None:
+    """Reads the file back: of another size, or opaque where the picture was not, it is refused."""
+    transparent = _transparent(image)
+    if kind not in Image.OPEN and kind != "MPO":
+        if transparent and kind != "PDF":
+            raise OutputError(f"{kind} is not known to hold transparency; write a PNG, or give --flatten COLOUR")
+        return
+    try:
+        back = Image.open(io.BytesIO(data))
+        back.load()
+    except Exception as error:
+        raise OutputError(f"{kind} can't hold this picture: what was written can't be read ({error})") from None
+    if back.size != image.size:
+        raise OutputError(f"{kind} can't hold {image.width}x{image.height} pixels, only {back.width}x{back.height}")
+    if transparent and "A" not in back.getbands() and "transparency" not in back.info:
+        raise OutputError(f"{kind} can't hold transparency; write a PNG, or give --flatten COLOUR")
+    mode = "RGBA" if transparent else "RGB"
+    changed = ImageStat.Stat(ImageChops.difference(back.convert(mode), image.convert(mode))).mean
+    if kind not in LOSSY and max(changed) > NOTICED:
+        warn(f"{kind} holds the picture only roughly: pixels change by {max(changed):.0f} levels in the mean")
