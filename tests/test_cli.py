@@ -54,6 +54,8 @@ def test_limits(run, command):
     assert code == 2
     assert "50x40 pixels, 2000 in all; the limit is 1999 (max_pixels=, --max-pixels)" in errors
     assert run(*arguments, "--max-pixels", 2000, weights=weights)[0] == 0
+    for written in Path().glob("*.png"):
+        written.unlink()
     assert "--max-tile" in run(*arguments, "--max-tile", 49, weights=weights)[2]
 
 

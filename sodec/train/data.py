@@ -17,8 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import TrainingError
+from ..picture import suffixes
 
-SUFFIXES = {".avif", ".bmp", ".jpg", ".jpeg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 REDUCED = 0.2  # share of crops that are cut 1.25 to 2 times as large and then reduced, to show other scales
 
 
@@ -72,9 +72,9 @@ def _files(folder: Path) -> Iterator[tuple[str, bytes]]:
         if path.suffix == ".tar":
             with tarfile.open(path) as tar:
                 for member in tar:
-                    if member.isfile() and Path(member.name).suffix.lower() in SUFFIXES:
+                    if member.isfile() and Path(member.name).suffix.lower() in suffixes():
                         yield member.name, tar.extractfile(member).read()  # type: ignore[union-attr]
-        elif path.suffix.lower() in SUFFIXES:
+        elif path.suffix.lower() in suffixes():
             yield path.name, path.read_bytes()
 
 
