@@ -120,15 +120,15 @@ def inspect(data: StreamLike, *, max_pixels: int = MAX_PIXELS, max_tile: int = M
         As `Codec.decompress`.
     """
     data = read_stream(data)
-    limits = {"max_pixels": max_pixels, "max_tile": max_tile}
-    bundle = find_by_fingerprint(container.parse(data, **limits).stream.fingerprint)
+    bundle = find_by_fingerprint(container.parse(data, max_pixels, max_tile).stream.fingerprint)
     if bundle is None:
-        return info.inspect(data, **limits)
+        return info.inspect(data, max_pixels=max_pixels, max_tile=max_tile)
 
     def z_end(payload: bytes, width: int, height: int) -> int:
         return symbols.z_end(bundle.coding, payload, -(-height // CELL), -(-width // CELL))
 
-    return info.inspect(data, model=(bundle.name, bundle.version), z_end=z_end, **limits)
+    model = bundle.name, bundle.version
+    return info.inspect(data, model=model, z_end=z_end, max_pixels=max_pixels, max_tile=max_tile)
 
 
 @functools.lru_cache(maxsize=2)

@@ -73,8 +73,8 @@ class Codec:
     model
         Name of a bundled model, or "sd21", whose weights are given.
     weights
-        A folder of weights instead of the bundled ones, or a hub id, "owner/name@revision" (extra: hub); or a
-        `Bundle` that is open already.
+        A folder of weights instead of the bundled ones, or "hf:owner/name@commit" of the Hugging Face hub (extra:
+        hub); or a `Bundle` that is open already.
     device
         "cpu", "cuda" or any other name that torch knows.
     dtype

@@ -8,6 +8,7 @@ import json
 import shutil
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -211,6 +212,8 @@ def test_on_the_command_line(tmp_path, sources):
     for arguments, told in (
         (["init", "nosuch", "-o", out], "'nosuch'"),
         (["init", "lite", "-o", out], "'lite'"),
+        (["init", "-o", out], "hf:facebook/dinov2-base@COMMIT"),
+        (["init", "--unet", root, "-o", out], "unet and vit must be given"),
         (["init", "sd21-tiny", "--unet", vit, "--vit", vit, "-o", out], "block_out_channels"),
     ):
         done = CliRunner().invoke(main, arguments)
@@ -227,32 +230,47 @@ def hub(monkeypatch, tmp_path):
         asked.append((name, revision, allow_patterns))
         if name != "someone/model":
             raise OSError(f"no repository {name}\nand more")
-        return str(tmp_path / "cache" / (revision or "c0ffee"))
+        return str(tmp_path / "cache" / revision)
 
     monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace(snapshot_download=snapshot_download))
     return asked
 
 
 def test_hub_ids(hub, tmp_path, monkeypatch):
-    assert located("someone/model@abc123").name == "abc123"
-    assert hub[-1] == ("someone/model", "abc123", ["*.json", "*.safetensors"])
-    with pytest.warns(UserWarning, match="someone/model@c0ffee"):
-        located("someone/model")
+    commit = "c0ffee" + 34 * "0"
+    for source in (f"hf:someone/model@{commit}", Path(f"hf:someone/model@{commit}")):
+        assert located(source).name == commit
+        assert hub.pop() == ("someone/model", commit, ["*.json", "*.safetensors"])
     with pytest.raises(WeightsError, match=r"no repository someone/else$"):
-        located("someone/else@1")
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "someone" / "model").mkdir(parents=True)
-    count = len(hub)
-    assert located("someone/model").is_dir()
-    assert len(hub) == count, "a folder is preferred"
+        located(f"hf:someone/else@{commit}")
     with pytest.raises(WeightsError, match="no repository"):
-        sodec.Codec("sd21", weights="nobody/nothing@1")
+        sodec.Codec("sd21", weights=f"hf:nobody/nothing@{commit}")
+
+
+@pytest.mark.parametrize(
+    "source", ["hf:someone/model", "hf:someone/model@main", "hf:someone/model@c0ffee", "hf:model@" + "a" * 40, "hf:"]
+)
+def test_hub_ids_without_a_commit_are_refused(hub, source):
+    with pytest.raises(WeightsError, match=f"{source} names no commit.*hf:OWNER/NAME@COMMIT"):
+        located(source)
+    assert hub == []
+
+
+@pytest.mark.parametrize("source", ["runs/final", "someone/model@abc123", "final", "a/b/c", "https://h.co/a/b"])
+def test_what_has_no_prefix_is_a_path(hub, tmp_path, monkeypatch, source):
+    monkeypatch.chdir(tmp_path)
+    for call in (located, lambda source: sodec.Codec(weights=source)):
+        with pytest.raises(WeightsError, match=f"there is no folder {source} .*hf:OWNER/NAME@COMMIT"):
+            call(source)
+    Path(source).mkdir(parents=True)
+    assert located(source).is_dir()
+    assert hub == []
 
 
 def test_without_the_hubs_library(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(WeightsError, match=r"sodec\[hub\]"):
-        located("someone/model")
+        located("hf:someone/model@" + 40 * "0")
 
 
 def test_a_public_checkpoint_is_not_taken_for_weights(sources):

@@ -209,10 +209,11 @@ def demo(picture: Path | None, output: Path | None, quality: float, overwrite: b
 
 @main.command()
 @click.argument("model", default="sd21")
-@click.option("--unet", metavar="SOURCE", help="A folder in diffusers' layout, or a hub id, as owner/name@revision "
-              "(default: a mirror of SD 2.1-base).")  # fmt: skip
+@click.option("--unet", metavar="SOURCE",
+              help="SD 2.1-base: a folder in diffusers' layout, or hf:OWNER/NAME@COMMIT.")  # fmt: skip
 @click.option("--vae", metavar="SOURCE", help="The same for the latent decoder (default: that of --unet).")
-@click.option("--vit", metavar="SOURCE", help="A folder or id in transformers' layout (default: DINOv2 ViT-B/14).")
+@click.option("--vit", metavar="SOURCE",
+              help="DINOv2 ViT-B/14: a folder in transformers' layout, or hf:OWNER/NAME@COMMIT.")  # fmt: skip
 @click.option("-o", "--output", type=PathArgument, required=True, help="Folder of weights, for sodec train --start.")
 @click.option("--prediction", type=click.Choice(["epsilon"]), help="What the UNet predicts, if no file says it.")
 @click.option("--sha256", multiple=True, help="A sum that a weights file may have; others are refused. Several times.")

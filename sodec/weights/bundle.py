@@ -12,8 +12,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -27,6 +29,8 @@ from ..errors import UnknownModelError, WeightsError
 
 FORMAT = 2
 NAME_BYTES = 3  # of a fingerprint and of a version
+QUALITIES = 199  # 1 to 100 in steps of a half
+MAX_OFFSET = 1 << 20  # of a quality, FORMAT.md section 6
 # What decides y_hat beside coding.safetensors: prefixes of tensors, and fields of the configuration.
 CODING_NETWORKS = ("gain.", "mean.", "context.")
 CODING_FIELDS = (
@@ -44,6 +48,10 @@ FORMER = {"af2359a286c0ee1f5feda524abf364d10f9a9b73d7c6a3908bc544abbc9a463d": by
 MAX_FILE_BYTES = 15_000_000  # of a small model's files, which version control has to bear
 MAX_FILE_BYTES_LARGE, LARGE = 2_000_000_000, 200_000_000  # of the files of a model of that size in all
 DESCRIPTION = "model.json"
+MAX_DESCRIPTION = 1_000_000  # bytes; that of sd21 has 3,000
+NAME = re.compile(rf"[0-9a-f]{{{2 * NAME_BYTES}}}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+FILE = re.compile(r"\w[\w.-]*\.safetensors")  # a name, never a path that leads out of the folder
 CODING_FILE = "coding.safetensors"
 BUNDLED = Path(__file__).parent
 SEPARATE = "sd21"  # the model whose weights are too large for the package
@@ -83,21 +91,36 @@ class Bundle:
 
     @functools.cached_property
     def coding(self) -> Coding:
-        """The integers of coding. `WeightsError` where one is missing or breaks a bound."""
-        arrays = _load(self.folder / CODING_FILE)
+        """The integers of coding. `WeightsError` where one is missing, breaks a bound or does not fit the others."""
+        path = self.folder / CODING_FILE
+        arrays = _load(path)
+        for name, array in arrays.items():
+            expected = np.int8 if name.endswith(".weights") else np.int32
+            if array.dtype != expected:
+                raise WeightsError(f"{path}: {name} must be {np.dtype(expected)} (got {array.dtype})")
         try:
-            count = int(arrays["scale_network.layers"][0])
-            layers = [
-                (
-                    arrays[f"scale_network.{i}.weights"], arrays[f"scale_network.{i}.bias"],
-                    arrays[f"scale_network.{i}.multiplier"], *arrays[f"scale_network.{i}.shift_upsample"].tolist(),
-                )
-                for i in range(count)
-            ]  # fmt: skip
-            z_tables = tuple(_tables(arrays, name) for name in _z_sets(arrays))
-            return Coding(z_tables, _tables(arrays, "y_tables"), layers, arrays["offsets"])
+            coding = self._coding(arrays)
+            _check_coding(coding, self.config)
         except KeyError as error:
-            raise WeightsError(f"{self.folder / CODING_FILE} has no tensor {error.args[0]!r}") from None
+            raise WeightsError(f"{path} has no tensor {error.args[0]!r}") from None
+        except (IndexError, TypeError, ValueError) as error:  # of tables and layers, by the rule that they break
+            raise WeightsError(f"{path}: {error}") from None
+        return coding
+
+    @staticmethod
+    def _coding(arrays: Mapping[str, np.ndarray]) -> Coding:
+        count = int(arrays["scale_network.layers"][0])
+        if count < 1:
+            raise ValueError(f"the scale network must have a layer (got {count})")
+        layers = [
+            (
+                arrays[f"scale_network.{i}.weights"], arrays[f"scale_network.{i}.bias"],
+                arrays[f"scale_network.{i}.multiplier"], *arrays[f"scale_network.{i}.shift_upsample"].tolist(),
+            )
+            for i in range(count)
+        ]  # fmt: skip
+        z_tables = tuple(_tables(arrays, name) for name in _z_sets(arrays))
+        return Coding(z_tables, _tables(arrays, "y_tables"), layers, arrays["offsets"])
 
     def made(self) -> Any:
         """The model, where it is not in files; None of a folder."""
@@ -109,16 +132,32 @@ class Bundle:
         return sum((self.folder / name).stat().st_size for name in self.files if name != CODING_FILE)
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """Every tensor of the networks by name, float16."""
-        found: dict[str, np.ndarray] = {}
-        for name in self.files:
-            if name != CODING_FILE:
-                found |= _load(self.folder / name)
-        return found
+        """Every tensor of the networks by name, float16. `WeightsError` names one of another dtype, or not finite."""
+        tensors: dict[str, np.ndarray] = {}
+        for file in self.files:
+            if file == CODING_FILE:
+                continue
+            for name, tensor in _load(self.folder / file).items():
+                if tensor.dtype != np.float16:
+                    raise WeightsError(f"{self.folder / file}: {name} must be float16 (got {tensor.dtype})")
+                # All bits of the exponent are set in NaN and infinities: 3 ms for lite, where np.isfinite takes 30.
+                if tensor.size and int((tensor.view(np.uint16) & 0x7C00).max()) == 0x7C00:
+                    raise WeightsError(f"{self.folder / file}: {name} has NaN or infinite values")
+                tensors[name] = tensor
+        return tensors
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every tensor of the networks by name, of which the files' headers alone are read."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        for file in self.files:
+            if file != CODING_FILE:
+                with _opened(self.folder / file) as tensors:
+                    shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+        return shapes
 
 
 def resolve(model: str, weights: str | Path | Bundle | None = None) -> Bundle:
-    """The weights that `Codec(model, weights=weights)` takes: a bundle that is open, a folder, a hub id, or by name.
+    """The weights that `Codec(model, weights=weights)` takes: a bundle that is open, a folder, "hf:...", or by name.
 
     Raises as `find`.
     """
@@ -150,8 +189,8 @@ def find(model: str, folder: Path | None = None) -> Bundle:
     if model not in names:
         if model == SEPARATE:
             raise UnknownModelError(
-                f"the weights of {model!r} are not in the package: give a folder or a hub id of trained ones "
-                f"(weights=, --weights); `sodec init {model}` assembles one to train from public checkpoints"
+                f"the weights of {model!r} are not in the package: give trained ones (weights=, --weights), a folder "
+                f"or hf:OWNER/NAME@COMMIT; `sodec init {model}` assembles a folder to train from public checkpoints"
             )
         raise UnknownModelError(f"no model {model!r} is installed; there are: {', '.join(names) or 'none'}")
     return _open(BUNDLED / model)
@@ -266,13 +305,22 @@ def _verified(folder: Path, states: tuple[tuple[str, int, int], ...]) -> Bundle:
 
 
 def _describe(folder: Path) -> dict[str, Any]:
+    """The contents of model.json, whose every field has its type; the configuration is checked by `ModelConfig`."""
     path = folder / DESCRIPTION
     try:
-        description = json.loads(path.read_text())
+        with open(path, "rb") as file:
+            text = file.read(MAX_DESCRIPTION + 1)
+        if len(text) > MAX_DESCRIPTION:
+            raise WeightsError(f"{path} has more than {MAX_DESCRIPTION} bytes")
+        description = json.loads(text.decode(), parse_constant=_refuse_constant)
+    except WeightsError:
+        raise
     except OSError as error:
         if (folder / "model_index.json").exists() or (folder / "config.json").exists():
             raise WeightsError(f"{folder} is a public checkpoint; `sodec init` makes weights of it") from None
         raise WeightsError(f"no weights in {folder}: {DESCRIPTION}: {error.strerror}") from None
+    except RecursionError:
+        raise WeightsError(f"{path} is not JSON of weights: it is nested too deeply") from None
     except ValueError as error:
         raise WeightsError(f"{path} is not JSON: {error}") from None
     if not isinstance(description, dict) or "format" not in description:
@@ -283,7 +331,29 @@ def _describe(folder: Path) -> dict[str, Any]:
         )
     if description.keys() != {"format", "fingerprint", "version", "config", "files"}:
         raise WeightsError(f"{path} does not describe weights")
+    for field in ("fingerprint", "version"):
+        if not (isinstance(value := description[field], str) and NAME.fullmatch(value)):
+            raise WeightsError(f"{path}: {field} must be {2 * NAME_BYTES} hexadecimal digits (got {_short(value)})")
+    files, config = description["files"], description["config"]
+    if not isinstance(files, dict) or CODING_FILE not in files:
+        raise WeightsError(f"{path}: files must be an object with {CODING_FILE} in it")
+    for name, value in files.items():
+        if not FILE.fullmatch(name):
+            raise WeightsError(f"{path}: a file must have a plain name that ends in .safetensors (got {_short(name)})")
+        if not (isinstance(value, str) and SHA256.fullmatch(value)):
+            raise WeightsError(f"{path}: the SHA-256 of {name} must be 64 hexadecimal digits (got {_short(value)})")
+    if not isinstance(config, dict) or not isinstance(config.get("name"), str):
+        raise WeightsError(f"{path}: config must be an object with a name (got {_short(config)})")
     return description
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _fingerprint(arrays: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> bytes:
@@ -304,10 +374,17 @@ def _version(sums: Mapping[str, str], config: Mapping[str, Any]) -> str:
 
 def _load(path: Path, prefixes: tuple[str, ...] = ("",)) -> dict[str, np.ndarray]:
     """The tensors of a file whose names begin with one of `prefixes`."""
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefixes)}  # noqa: SIM118
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A file of tensors, of which none is read yet."""
     try:
         with safe_open(path, "numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefixes)}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+            yield file
+    except (OSError, SafetensorError, TypeError, AttributeError) as error:  # the last two: of dtypes NumPy lacks
         raise WeightsError(f"weights file {path} can't be read: {error}") from None
 
 
@@ -315,6 +392,26 @@ def _z_sets(arrays: Mapping[str, np.ndarray]) -> list[str]:
     """Names of the sets of z's tables: "z_tables", then "z_tables.1" and so on."""
     found = [name.removesuffix(".precision") for name in arrays if re.fullmatch(r"z_tables(\.\d+)?\.precision", name)]
     return sorted(found, key=lambda name: int(name.partition(".")[2] or 0)) or ["z_tables"]
+
+
+def _check_coding(coding: Coding, config: Mapping[str, Any]) -> None:
+    """`ValueError` where the parts of a coding do not fit each other and the configuration."""
+    z, y = config.get("z_channels"), config.get("y_channels")
+    first, last = coding.layers[0][0], coding.layers[-1][0]
+    upsampling = math.prod(upsample for *_, upsample in coding.layers)
+    for what, value, expected in (
+        ("tables of z", sum(tables.count for tables in coding.z_tables), z),
+        ("tables of y", coding.y_tables.count, config.get("scale_count")),
+        ("offsets", coding.offsets.shape, (QUALITIES, y)),
+        ("dimensions of the scale network's weights", {weights.ndim for weights, *_ in coding.layers}, {4}),
+        ("inputs of the scale network", first.shape[-1], z),
+        ("outputs of the scale network", last.shape[0], y),
+        ("upsampling of the scale network", upsampling, 4),
+    ):
+        if value != expected:
+            raise ValueError(f"{what} must be {expected}, by the configuration and the format (got {value})")
+    if (largest := int(np.abs(coding.offsets.astype(np.int64)).max())) > MAX_OFFSET:
+        raise ValueError(f"offsets must be within {MAX_OFFSET} of 0 (got {largest})")
 
 
 def _tables(arrays: Mapping[str, np.ndarray], name: str) -> Any:

@@ -1,39 +1,50 @@
-"""Where weights are: a folder, or the id of a repository on the Hugging Face hub, fetched once into its cache."""
+"""Where weights are: a folder, or a commit of a repository on the Hugging Face hub, fetched once into its cache."""
 
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import WeightsError
 
-HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w.-]+))?")
+PREFIX = "hf:"
+COMMIT = re.compile(r"hf:([\w.-]+/[\w.-]+)@([0-9a-f]{40})")
+FORM = "hf:OWNER/NAME@COMMIT, with the 40 hexadecimal digits of a commit"
 PATTERNS = ("*.json", "*.safetensors")  # never a pickle
 
 
 def located(source: str | Path, patterns: Sequence[str] = PATTERNS) -> Path:
-    """The folder `source`, or the files of "owner/name" or "owner/name@revision" that `patterns` name.
+    """The folder of weights that `source` names.
 
-    A folder of that name is preferred. Without a revision the newest is taken, and a warning tells which it is.
-    Raises `WeightsError` where the hub can't be asked or has no such repository.
+    Parameters
+    ----------
+    source
+        A path, or "hf:owner/name@commit": only what begins with "hf:" is asked of the hub. A branch or tag is refused,
+        since the weights under it can change.
+    patterns
+        Files of the repository that are fetched.
+
+    Raises
+    ------
+    WeightsError
+        There is no such path, no commit is named, or the hub can't be asked or has no such commit.
     """
-    found = HUB_ID.fullmatch(str(source))
-    if Path(source).exists() or found is None:
+    name = source.as_posix() if isinstance(source, Path) else source
+    if not name.startswith(PREFIX):
+        if not Path(source).exists():
+            raise WeightsError(f"there is no folder {name} (a repository on the Hugging Face hub is {FORM})")
         return Path(source)
+    match = COMMIT.fullmatch(name)
+    if match is None:
+        raise WeightsError(f"{name} names no commit of the Hugging Face hub: it must be {FORM}")
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
-        raise WeightsError(
-            f"{source} is no folder; if it is a hub id: it needs huggingface_hub, pip install 'sodec[hub]'"
-        ) from None
-    name, revision = found.groups()
+        raise WeightsError(f"{name} needs the package huggingface_hub: pip install 'sodec[hub]'") from None
+    repository, revision = match.groups()
     try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(patterns)))
     except Exception as error:  # of many kinds: no network, no such repository, no right to it
-        told = str(error).strip().splitlines() or [""]
-        raise WeightsError(f"no folder {source}, and the hub: {type(error).__name__}: {told[0]}") from None
-    if revision is None:
-        warnings.warn(f"{source}: no revision was given; this one is {name}@{folder.name}", stacklevel=2)
-    return folder
+        first_line = (str(error).strip().splitlines() or [""])[0]
+        raise WeightsError(f"{name} can't be fetched: {type(error).__name__}: {first_line}") from None
