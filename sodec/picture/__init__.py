@@ -1,6 +1,7 @@
 """Pictures as they come (paths, bytes, PIL images, arrays, tensors) to 8-bit sRGB planes, and back.
 
-`opening.py` opens files, `colour.py` converts to sRGB, `alpha.py` handles transparency, `exif.py` orientation.
+`opening.py` opens files, `colour.py` converts to sRGB, `alpha.py` handles transparency, `metadata.py` and `exif.py`
+what is not pixels, and `writing.py` writes files of other formats.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ..errors import PictureTooLargeError, UnsupportedPictureError, warn
 from ..stream.container import MAX_PIXELS, MAX_SIDE
 from . import alpha as transparency
 from . import colour, exif, opening
+from . import metadata as metadata_of
 from .opening import suffixes as suffixes
 
 if TYPE_CHECKING:
@@ -27,7 +29,6 @@ PictureLike = Union[
     str, os.PathLike[str], bytes, bytearray, memoryview, IO[bytes], Image.Image, np.ndarray, "torch.Tensor"
 ]
 
-PILLOW_NAMES = {"exif": "exif", "icc": "icc_profile", "xmp": "xmp"}
 PLAIN = ("1", "L", "P", "PA", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX")  # modes of 8 bits and RGB
 HIGH_DEPTH = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # Pillow's modes of more than 8 bits
 PAGES = ("TIFF", "DCX", "HEIF", "ICO", "ICNS", "PSD", "SPIDER")  # formats whose further frames are not frames in time
@@ -91,6 +92,8 @@ def load(
     """
     if alpha not in transparency.MODES:
         raise UnsupportedPictureError(f"alpha must be one of {', '.join(transparency.MODES)} (got {alpha!r})")
+    if isinstance(source, Picture):
+        return source
     if isinstance(source, np.ndarray):
         picture = _from_array(source, max_pixels)
     elif isinstance(source, Image.Image):
@@ -116,7 +119,7 @@ def load(
 def to_pil(picture: Picture) -> Image.Image:
     """PIL image of mode RGB, L, RGBA or LA, whose `info` has the metadata under Pillow's names."""
     image = Image.fromarray(to_array(picture))
-    image.info |= {PILLOW_NAMES[name]: data for name, data in picture.metadata.items()}
+    image.info |= metadata_of.pillow_info(picture.metadata)
     return image
 
 
@@ -242,13 +245,13 @@ def _from_image(
     try:
         depth = _depth(image)
         image.load()
-        raw, turned = _exif(image)
+        raw, turned = metadata_of.orientation_of(image)
         conversion = _conversion(image, codes)
         rgb, alpha = _pixels(image, depth, conversion)
-        kept = _metadata(image, raw) if metadata else {}
+        kept = metadata_of.read(image, raw) if metadata else {}
         icc = image.info.get("icc_profile")
         if metadata and icc and conversion is None and image.mode in ("RGB", "RGBA"):
-            kept["icc"] = icc
+            kept |= metadata_of.checked({"icc": icc})
         if opened:  # views: no copy of the pixels
             rgb = _upright(rgb, turned)
             alpha = None if alpha is None else _upright(alpha, turned)
@@ -271,40 +274,10 @@ def _check_frames(image: Image.Image, first_frame: bool) -> None:
     )
 
 
-def _exif(image: Image.Image) -> tuple[bytes | None, int]:
-    """EXIF as it is in the file, None where it has to be made from tags, and the orientation. Broken EXIF is empty."""
-    raw = image.info.get("exif")
-    try:
-        if isinstance(raw, bytes):
-            return (raw, exif.orientation(raw)) if raw else (None, 1)
-        turned = image.getexif().get(exif.ORIENTATION, 1)
-        return None, turned if isinstance(turned, int) and turned in exif.UPRIGHT else 1
-    except Exception as error:  # Pillow's parser raises many kinds
-        warn(f"the picture's EXIF is broken and left out: {error}")
-        return b"", 1
-
-
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     transpose, rows, columns = exif.UPRIGHT[orientation]
     pixels = pixels.swapaxes(0, 1) if transpose else pixels
     return pixels[:: -1 if rows else 1, :: -1 if columns else 1]
-
-
-def _metadata(image: Image.Image, raw: bytes | None) -> dict[str, bytes]:
-    """EXIF and XMP, where the picture has them."""
-    xmp = image.info.get("xmp", b"")
-    if raw is None:
-        tags = image.getexif()
-        tags.pop(exif.ORIENTATION, None)
-        try:
-            raw = tags.tobytes() if tags else b""
-        except Exception as error:
-            warn(f"the picture's EXIF can't be written and is left out: {error}")
-            raw = b""
-    elif raw:
-        raw = exif.upright(raw)
-    found = {"exif": raw, "xmp": xmp if isinstance(xmp, bytes) else str(xmp).encode()}
-    return {name: data for name, data in found.items() if data}
 
 
 def _conversion(image: Image.Image, codes: tuple[int, int] | None) -> colour.Conversion | None:

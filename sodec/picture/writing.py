@@ -5,15 +5,16 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from PIL import Image, ImageChops, ImageStat
+from PIL import Image, ImageChops, ImageStat, UnidentifiedImageError
 
 from ..errors import OutputError, warn
 from .alpha import flattened
+from .metadata import save_options
+from .opening import RASTER
 
 QUALITY = 95  # of formats with a loss, where none is asked for
 FULL_COLOUR = 90  # quality from which on colour is stored at full resolution
 LOSSY = ("AVIF", "JPEG", "JPEG2000", "WEBP", "MPO", "PDF", "HEIF", "JXL")
-METADATA = ("exif", "xmp", "icc_profile", "dpi")
 NOTICED = 3.0  # mean change of a pixel, in grey levels, from which on a format's own loss is reported
 
 
@@ -41,8 +42,7 @@ def encoded(image: Image.Image, kind: str, *, quality: int = QUALITY, flatten: s
         options["compress_level"] = 1
     if kind in ("JPEG", "AVIF") and quality >= FULL_COLOUR:
         options["subsampling"] = "4:4:4"
-    carried = {name: image.info[name] for name in METADATA if name in image.info}
-    data = _saved(image, kind, options, carried)
+    data = _saved(image, kind, options, save_options(kind, image.info))
     _check(image, kind, data)
     return data
 
@@ -57,27 +57,19 @@ def _on_colour(image: Image.Image, colour: str) -> Image.Image:
 
 
 def _saved(image: Image.Image, kind: str, options: dict[str, Any], carried: dict[str, Any]) -> bytes:
-    """The file with its metadata, or without those that make Pillow fail."""
+    """The file with the options `carried` for its metadata, or without, where they fail in a picture of this size."""
     failure = ""
     for candidate in _candidates(image):
         try:
             return _save(candidate, kind, options, carried)
         except Exception as error:  # of many kinds, by format and by what is wrong
             failure = str(error) or type(error).__name__
-        for name in [name for name in METADATA if name in carried]:
-            rest = {other: value for other, value in carried.items() if other != name}
-            try:
-                data = _save(candidate, kind, options, rest)
-            except Exception:
-                continue
-            warn(f"{kind} takes no {name} of {len(carried[name])} bytes; it is left out")
-            return data
         if carried:
             try:
                 data = _save(candidate, kind, options, {})
             except Exception:
                 continue
-            warn(f"{kind} does not take the metadata; it is left out: {', '.join(carried)}")
+            warn(f"{kind} does not take the metadata of this picture; it is left out: {failure}")
             return data
     if _transparent(image):
         raise OutputError(f"{kind} can't hold transparency; write a PNG, or give --flatten COLOUR")
@@ -107,7 +99,7 @@ def _save(image: Image.Image, kind: str, options: dict[str, Any], carried: dict[
 def _check(image: Image.Image, kind: str, data: bytes) -> None:
     """Reads the file back: of another size, or opaque where the picture was not, it is refused."""
     transparent = _transparent(image)
-    if kind not in Image.OPEN and kind != "MPO":
+    if kind not in RASTER or (kind not in Image.OPEN and kind != "MPO"):
         if transparent and kind != "PDF":
             raise OutputError(f"{kind} is not known to hold transparency; write a PNG, or give --flatten COLOUR")
         return
@@ -115,7 +107,10 @@ def _check(image: Image.Image, kind: str, data: bytes) -> None:
         back = Image.open(io.BytesIO(data))
         back.load()
     except Exception as error:
-        raise OutputError(f"{kind} can't hold this picture: what was written can't be read ({error})") from None
+        reason = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
+        raise OutputError(
+            f"{kind} can't hold {image.width}x{image.height} pixels: what was written can't be read{reason}"
+        ) from None
     if back.size != image.size:
         raise OutputError(f"{kind} can't hold {image.width}x{image.height} pixels, only {back.width}x{back.height}")
     if transparent and "A" not in back.getbands() and "transparency" not in back.info:
