@@ -15,7 +15,7 @@ from tiny import codec, photo
 from sodec.errors import CorruptStreamError, PictureTooLargeError, TargetError, UnsupportedPictureError
 from sodec.ui.result import result
 from sodec.ui.sessions import DROPPED, IDLE_SECONDS, Sessions
-from sodec.ui.trial import Limits, Wish, match, open_upload, run_trial
+from sodec.ui.trial import Limits, Upload, Wish, match, open_upload, run_trial
 
 LIMITS = Limits(bytes=1_000_000, pixels=200_000)
 
@@ -88,6 +88,13 @@ def test_a_stream_that_claims_too_many_pixels_is_refused():
     stream = codec().compress(np.zeros((500, 500, 3), np.uint8), 1)
     with pytest.raises(PictureTooLargeError, match="500x500"):
         open_upload("a.sodec", stream, LIMITS)
+
+
+def test_the_page_s_limit_on_pixels_holds_where_a_stream_is_decoded():
+    stream = codec().compress(np.zeros((40, 50, 3), np.uint8), 1)
+    assert run_trial(codec(), Upload("a.sodec", stream=stream), Wish(), max_pixels=2000).decoded.size == (50, 40)
+    with pytest.raises(PictureTooLargeError, match="50x40"):
+        run_trial(codec(), Upload("a.sodec", stream=stream), Wish(), max_pixels=1999)
 
 
 def test_what_was_converted_is_said():

@@ -148,10 +148,10 @@ def _checked(file: io.BytesIO, limits: Limits) -> int:
     return 1 if kind == "MPO" else frames  # the further frames of an MPO are previews, or the other eye's view
 
 
-def run_trial(codec: Codec, upload: Upload, wish: Wish) -> Trial:
+def run_trial(codec: Codec, upload: Upload, wish: Wish, max_pixels: int = Limits.pixels) -> Trial:
     """A photo there and back, or a stream decoded; of a stream the fidelity picture is there to compare with.
 
-    Raises what `Codec.compress` and `Codec.decompress` raise.
+    Streams of more than `max_pixels` are refused. Raises what `Codec.compress` and `Codec.decompress` raise.
     """
     from ..codec import Report
 
@@ -159,10 +159,10 @@ def run_trial(codec: Codec, upload: Upload, wish: Wish) -> Trial:
     if upload.photo is not None:
         stream = codec.compress(picture.to_pil(upload.photo), wish.quality, max_bytes=wish.max_bytes, report=encoding)
     assert stream is not None
-    decoded = picture.load(codec.decompress(stream, report=decoding))
+    decoded = picture.load(codec.decompress(stream, max_pixels=max_pixels, report=decoding))
     fidelity = None
     if upload.photo is None:
-        fidelity = picture.load(codec.decompress(stream, mode="fidelity")).rgb
+        fidelity = picture.load(codec.decompress(stream, max_pixels=max_pixels, mode="fidelity")).rgb
     quality = container.peek(stream[: container.PEEK_BYTES]).quality
     metrics = _metrics(upload.photo.rgb, decoded.rgb) if upload.photo is not None else {}
     return Trial(upload, stream, quality, decoded, fidelity, encoding.times, decoding.times, metrics)
