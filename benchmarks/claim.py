@@ -152,7 +152,7 @@ def _denoiser(decoding: Dissection, unet: Denoise, steps: int) -> Callable[[], N
 
     @torch.inference_mode()
     def denoise() -> None:
-        for l_t, tokens in zip(decoding.l_t, decoding.tokens, strict=True):
+        for l_t, tokens in ((flow.l_t, flow.guidance) for flow in decoding.flows):
             ddim(_guided_by(unet, tokens), l_t, steps, model.alphas, model.config.timestep)
 
     return denoise

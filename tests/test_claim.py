@@ -73,7 +73,7 @@ def test_plain_memory_is_contiguous():
 def test_a_control_branch_costs_the_encoder_half_and_guidance_doubles(codec):
     plain = rivals.plain(codec)
     parts = stages.Dissection(plain, codec.compress(scene(96, 64), 50))
-    unet, latent, tokens = plain.model.unet, parts.l_t[0], parts.tokens[0]
+    unet, latent, tokens = plain.model.unet, parts.flows[0].l_t, parts.flows[0].guidance
     at = torch.tensor([999])
 
     @torch.inference_mode()

@@ -6,6 +6,7 @@ pytest tests/test_graphs.py
 import torch
 from tiny import codec
 
+from sodec.models.flow import Flow
 from sodec.models.graphs import CAPACITY, GraphedDecoder, SizeCache
 
 
@@ -38,7 +39,7 @@ def test_a_size_is_captured_when_met_again_and_the_oldest_goes():
             full, faithful = decoder(y_hat, w, quality)
             expected = model.fidelity(y_hat, quality)
             assert torch.equal(faithful, expected)
-            assert torch.equal(full.float().clamp(0, 1), model.refine(y_hat, w, expected, quality))
+            assert torch.equal(full, Flow(model, y_hat, w, quality).run().x)
 
     decode(4, 4)
     assert captured == []

@@ -3,6 +3,9 @@
 pytest tests/test_parts.py
 """
 
+from contextlib import contextmanager
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import tiny
@@ -12,28 +15,36 @@ from evaluating import picture
 from sodec.errors import UnsupportedPictureError
 from sodec.evaluate import codecs, metrics, parts
 
+# Grey levels of noise that each variant's picture has here.
+NOISE = {
+    "full": 4, "fidelity": 20, "no_unet": 30, "mean_eps": 28, "zero_tokens": 2, "other_tokens": 10, "zero_content": 25,
+}  # fmt: skip
 
-class StubModel:
-    """`SodecModel.decode`'s interface: each variant is the original and so much noise."""
 
-    def decode(self, y_hat, z_hat, quality, *, variant="full", tokens=None):
-        assert y_hat.dtype == z_hat.dtype
-        original = y_hat[0].permute(1, 2, 0).numpy()
-        amounts = {"full": 4, "fidelity": 20, "no_unet": 30, "mean_eps": 28, "zero_tokens": 2, "zero_content": 25}
-        amount = amounts[variant]
-        if tokens is not None:
-            # The next picture's, not its own.
-            assert not torch.equal(tokens, y_hat.mean((2, 3))[:, None])
-            amount = 10
-        noise = np.random.default_rng(0).normal(0, amount / 255, original.shape)
-        return torch.from_numpy(np.clip(original + noise, 0, 1)).permute(2, 0, 1)[None].float()
+@pytest.fixture
+def noisy_parts(monkeypatch):
+    """A model whose picture is the original and noise, as much as the part is worth that is left out."""
+    current = ["full"]
 
-    def guidance(self, fidelity):
-        return fidelity.mean((2, 3))[:, None]
+    @contextmanager
+    def left_out(model, variant, others):
+        current[:] = [variant]
+        yield
+        current[:] = ["full"]
+
+    def flow(model, latents):
+        def noisy(variant):
+            noise = np.random.default_rng(0).normal(0, NOISE[variant] / 255, latents[0].shape)
+            return torch.from_numpy(np.clip(latents[0].numpy() + noise, 0, 1)).float()
+
+        return SimpleNamespace(x=noisy(current[0]), x_f=noisy("fidelity"), guidance=None)
+
+    monkeypatch.setattr(parts, "left_out", left_out)
+    monkeypatch.setattr(parts, "_flow", flow)
 
 
 class StubCodec:
-    model = StubModel()
+    model = None
 
     def compress(self, original, quality):
         return bytes([int(quality)]) + bytes(original.shape[:2]) + original.tobytes()
@@ -46,6 +57,7 @@ class StubCodec:
         return y.double(), torch.zeros(1, 1, 1, 1), torch.tensor([float(data[0])])
 
 
+@pytest.mark.usefixtures("noisy_parts")
 def test_parts_table_tells_which_part_earns_its_place():
     pytest.importorskip("stlpips_pytorch")
     chosen, _ = metrics.available(["psnr", "st_lpips"])

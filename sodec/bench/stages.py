@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..codec import Codec
+from ..models.flow import STEPS, Flow
 from ..pipeline import tiles
 from ..pipeline.decoder import TileSource, side_by_side
 from ..pipeline.tiles import HALO, Box
@@ -66,12 +67,9 @@ class Dissection:
         self.z_hat = [torch.from_numpy(z).to(codec.device)[None].to(self.dtype) for z, _ in self.symbols]
         self.source.load(self.windows)
         features = [self.source.window(window) for window in self.windows]
-        self.y_hat = [one.y_hat.to(self.dtype) for one in features]
-        self.w = [one.w for one in features if one.w is not None]
-        self.x_f = self._fidelity()
-        self.tokens = self._guidance()
-        self.l_t = self._transform()
-        self.l_0 = self._denoise()
+        self.flows = [
+            Flow(self.model, one.y_hat.to(self.dtype), one.w, self.at).run() for one in features if one.w is not None
+        ]
         self.stages = self._stages()
 
     def stage(self, name: str) -> Stage:
@@ -88,17 +86,32 @@ class Dissection:
     def _stages(self) -> list[Stage]:
         symbols = tuple(torch.from_numpy(array) for pair in self.symbols for array in pair)
         context = () if self.model.context is None else ("context",)
+        read = {name: tuple(getattr(flow, name) for flow in self.flows) for name in ("y_hat", "x_f", "l_t", "l_0")}
+        guidance = tuple(flow.guidance for flow in self.flows)
         made = [
             Stage("entropy", self._decode_symbols, host=True),
             Stage("dequantisation", self._dequantise, ("mean", *context, "gain"), symbols),
-            Stage("fidelity", self._fidelity, ("fidelity",), (*self.y_hat,)),
-            Stage("ViT", self._guidance, ("vit", "projection"), (*self.x_f,)),
-            Stage("transformation", self._content_and_transform, ("content", "transform"), (*self.z_hat, *self.y_hat)),
-            Stage("UNet", self._denoise, ("unet",), (*self.l_t, *self.tokens)),
-            Stage("latent decoder", self._decode_latent, ("latent_decoder",), (*self.l_0, *self.x_f)),
-        ]
+            Stage("fidelity", self._step("fidelity", "x_f"), ("fidelity",), read["y_hat"]),
+            Stage("ViT", self._step("guidance", "guidance"), ("vit", "projection"), read["x_f"]),
+            Stage("transformation", self._content_and_transform, ("content", "transform"),
+                  (*self.z_hat, *read["y_hat"])),
+            Stage("UNet", self._step("UNet", "l_0"), ("unet",), (*read["l_t"], *guidance)),
+            Stage("latent decoder", self._step("latent decoder", "x"), ("latent_decoder",),
+                  (*read["l_0"], *read["x_f"])),
+        ]  # fmt: skip
         assert tuple(stage.name for stage in made) == NAMES
         return made
+
+    def _step(self, name: str, result: str) -> Callable[[], list[Tensor]]:
+        """A step of the decoder alone, for every window; returns what it leaves."""
+
+        @torch.inference_mode()
+        def run() -> list[Tensor]:
+            for flow in self.flows:
+                STEPS[name](flow)
+            return [getattr(flow, result) for flow in self.flows]
+
+        return run
 
     def _decode_symbols(self) -> Sequence[Any]:
         return side_by_side(self.source.symbols, list(range(len(self.source.boxes))))
@@ -109,31 +122,10 @@ class Dissection:
         return [engine.dequantise(z, y, self.quality, content=content).y_hat for z, y in self.symbols]
 
     @torch.inference_mode()
-    def _fidelity(self) -> list[Tensor]:
-        return [self.model.fidelity(y_hat, self.at) for y_hat in self.y_hat]
-
-    @torch.inference_mode()
-    def _guidance(self) -> list[Tensor]:
-        return [self.model.guidance(x_f) for x_f in self.x_f]
-
-    @torch.inference_mode()
     def _content_and_transform(self) -> list[Tensor]:
         for z_hat in self.z_hat:
             self.model.content(z_hat)
-        return self._transform()
-
-    @torch.inference_mode()
-    def _transform(self) -> list[Tensor]:
-        return [self.model.transform(y_hat, w, self.at) for y_hat, w in zip(self.y_hat, self.w, strict=True)]
-
-    @torch.inference_mode()
-    def _denoise(self) -> list[Tensor]:
-        pairs = zip(self.l_t, self.tokens, strict=True)
-        return [self.model.denoise(l_t, tokens).to(self.dtype) for l_t, tokens in pairs]
-
-    @torch.inference_mode()
-    def _decode_latent(self) -> list[Tensor]:
-        return [self.model.picture(l_0, x_f) for l_0, x_f in zip(self.l_0, self.x_f, strict=True)]
+        return self._step("transformation", "l_t")()
 
 
 @contextmanager

@@ -6,7 +6,8 @@ win is a finding, and is reported as one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ from .run import figure, markdown
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from ..models.flow import Flow
 
 FULL = "full"
 OTHER_TOKENS = "other_tokens"
@@ -51,7 +54,7 @@ def evaluate_parts(
     *,
     progress: bool = True,
 ) -> list[Part]:
-    """The table's rows, for each quality every variant of `SodecModel.decode`, averaged over the pictures.
+    """The table's rows, for each quality every variant of `LABELS`, averaged over the pictures.
 
     Parameters
     ----------
@@ -78,13 +81,12 @@ def evaluate_parts(
             with torch.inference_mode():
                 for number, picture in enumerate(pictures.values()):
                     latents = _latents(codec, streams[number])
-                    others = _tokens(codec, _latents(codec, streams[(number + 1) % len(streams)]))
+                    others = _flow(codec.model, _latents(codec, streams[(number + 1) % len(streams)])).guidance
                     for variant, values in sums.items():
                         bar.set_postfix_str(f"quality {quality:g} {variant}")
-                        if variant == OTHER_TOKENS:
-                            decoded = codec.model.decode(*latents, tokens=others)
-                        else:
-                            decoded = codec.model.decode(*latents, variant=variant)
+                        with left_out(codec.model, variant, others):
+                            flow = _flow(codec.model, latents)
+                        decoded = flow.x_f if variant == "fidelity" else flow.x
                         cropped = _pixels(decoded, *picture.shape[:2])
                         values.append({metric.name: metric.function(picture, cropped) for metric in metrics})
                         bar.update()
@@ -139,10 +141,52 @@ def _latents(codec: Any, data: bytes) -> tuple[Tensor, Tensor, Tensor]:
     return y_hat.to(z_hat.dtype), z_hat, quality
 
 
-def _tokens(codec: Any, latents: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    fidelity = codec.model.decode(*latents, variant="fidelity")
-    tokens: Tensor = codec.model.guidance(fidelity.to(latents[0].dtype))
-    return tokens
+def _flow(model: Any, latents: tuple[Tensor, Tensor, Tensor]) -> Flow:
+    from ..models.flow import Flow
+
+    y_hat, z_hat, quality = latents
+    w = model.content(z_hat)[..., : y_hat.shape[-2], : y_hat.shape[-1]]
+    return Flow(model, y_hat, w, quality).run()
+
+
+@contextmanager
+def left_out(model: Any, variant: str, others: Tensor | None = None) -> Iterator[None]:
+    """The model without one of its parts, a key of `LABELS`; `others` is another picture's guidance.
+
+    Parts are replaced from outside: what is left out for a table is no business of the model.
+    """
+    import torch
+
+    denoise, guidance = model.denoise, model.guidance
+
+    def mean_noise(l_t: Tensor, *inputs: Any) -> Tensor:
+        kept = model.one_step[0] * l_t.float()
+        mean: Tensor = (denoise(l_t, *inputs) - kept).mean((2, 3), keepdim=True)
+        return kept + mean
+
+    replaced: dict[str, Callable[..., Any]] = {
+        "no_unet": lambda l_t, *_: l_t.float() * model.latent_scale,
+        "mean_eps": mean_noise,
+        "zero_tokens": lambda *inputs: torch.zeros_like(guidance(*inputs)),
+        OTHER_TOKENS: lambda *_: others,
+    }
+    if variant == "zero_content":
+        hook = model.transform.register_forward_pre_hook(
+            lambda _, given: (given[0], torch.zeros_like(given[1]), given[2])
+        )
+        try:
+            yield
+        finally:
+            hook.remove()
+    elif variant in replaced:
+        name = "denoise" if variant in ("no_unet", "mean_eps") else "guidance"
+        setattr(model, name, replaced[variant])  # hides the method of that name
+        try:
+            yield
+        finally:
+            delattr(model, name)
+    else:
+        yield
 
 
 def _pixels(decoded: Tensor, height: int, width: int) -> Array:

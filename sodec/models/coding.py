@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -78,6 +79,32 @@ class Context(nn.Module):
         first = first_half(mean)
         known = torch.cat([mean, residual * first], 1).to(self.enter.weight.dtype)
         return mean + self.leave(F.silu(self.enter(known))).to(mean.dtype) * ~first
+
+
+def quantise(
+    residual: Tensor, mean: Tensor, gain: Tensor, context: Context | None, rounded: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Symbols of y in two passes: the first half of y by the mean of z, the second by what the context makes of both.
+
+    Parameters
+    ----------
+    residual, mean
+        y less the mean that z gives, and that mean, (B, Cy, h, w).
+    gain
+        (B, Cy, 1, 1).
+    rounded
+        Residual times gain to symbols: with a dead zone where they are coded, with a gradient where they are learnt.
+
+    Returns the symbols, the mean that they are added to, and the residual times gain that they were rounded from.
+    """
+    scaled = residual * gain
+    symbols = rounded(scaled)
+    if context is None:
+        return symbols, mean, scaled
+    refined = context(mean, symbols / gain)
+    first = first_half(symbols)
+    scaled = torch.where(first, scaled, (residual - (refined - mean)) * gain)
+    return torch.where(first, symbols, rounded(scaled)), refined, scaled
 
 
 def first_half(y: Tensor) -> Tensor:

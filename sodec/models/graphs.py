@@ -8,12 +8,14 @@ bookkeeping on a CPU.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
+from .flow import Flow
 from .model import SodecModel
 
 _cuda: Any = torch.cuda  # typed in some versions of torch, in others not
@@ -77,24 +79,27 @@ class GraphedDecoder:
         return graph(y_hat, w, quality)
 
     def decode(self, y_hat: Tensor, w: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
-        """The networks, the fidelity branch beside T_s where there are streams."""
-        model = self.model
+        """The networks, with the fidelity branch beside T_s where there are streams."""
         if self._side is None:
-            faithful = model.fidelity(y_hat, quality)
-            tokens = model.guidance(faithful)
-            l_t = model.transform(y_hat, w, quality)
-        else:
-            here = _cuda.current_stream()
-            self._side.wait_stream(here)
+            flow = Flow(self.model, y_hat, w, quality).run()
+            return flow.x, flow.x_f
+        here = _cuda.current_stream()
+        self._side.wait_stream(here)
+        flow = Flow(self.model, y_hat, w, quality).run(self._beside)
+        for tensor in (flow.x_f, flow.guidance):
+            tensor.record_stream(here)
+        return flow.x, flow.x_f
+
+    @contextmanager
+    def _beside(self, step: str) -> Iterator[None]:
+        """Runs the steps to the guidance on a stream of their own; the UNet waits for them."""
+        if step in ("fidelity", "guidance"):
             with _cuda.stream(self._side):
-                faithful = model.fidelity(y_hat, quality)
-                tokens = model.guidance(faithful)
-            l_t = model.transform(y_hat, w, quality)
-            here.wait_stream(self._side)
-            for tensor in (faithful, tokens):
-                tensor.record_stream(here)
-        l_0 = model.denoise(l_t, tokens).to(y_hat.dtype)
-        return model.picture(l_0, faithful), faithful
+                yield
+            return
+        if step == "UNet":
+            _cuda.current_stream().wait_stream(self._side)
+        yield
 
 
 class Captured:

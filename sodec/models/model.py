@@ -1,10 +1,9 @@
-"""The parts joined: what the encoder computes, and what the decoder computes from it.
+"""The parts joined: what the encoder computes, and the parts of the decoder, whose order is that of `flow.py`.
 
 .. code::
 
     y = E(x); z = round(H_a(y)); symbols = round(gain(q) (y - mu))
-    y_hat = symbols / gain(q) + mu; x_f = D_a(y_hat); c = F_p(F(x_f)); l_t = T_s(y_hat, H_s(z))
-    l_0 = (l_t - sqrt(1 - a_t) UNet(l_t, t, c)) / sqrt(a_t); x = x_f + D_m(l_0, x_f)
+    y_hat = symbols / gain(q) + mu
 
 The mean mu is one of z alone for the first half of y, and for the second of z and the first. `sd21` has neither that
 nor the sum: its mu is of z, its picture D_m(l_0).
@@ -20,13 +19,12 @@ from .coding import Analysis, Context, HyperAnalysis, HyperSynthesis, QualityGai
 from .config import ModelConfig
 from .decoding import LatentDecoder, Projection, Transformation, VisionTransformer
 from .dinov2 import Dinov2
+from .flow import Flow
 from .hific import HificAnalysis, HificGenerator, HificHyperAnalysis, HificHyperSynthesis
 from .resampler import Resampler
 from .scale_network import ScaleNetwork
 from .stable_diffusion import DiffusionUNet, VaeDecoder
 from .unet import UNet
-
-VARIANTS = ("full", "fidelity", "no_unet", "mean_eps", "zero_tokens", "zero_content")
 
 
 class FidelityDecoder(nn.Module):
@@ -87,51 +85,10 @@ class SodecModel(nn.Module):
         self.latent_scale = 1.0
         self.to(memory_format=torch.channels_last)
 
-    def decode(
-        self,
-        y_hat: Tensor,
-        z_hat: Tensor,
-        quality: Tensor,
-        *,
-        variant: str = "full",
-        tokens: Tensor | None = None,
-    ) -> Tensor:
-        """The whole decoder: y_hat (B, Cy, h, w), z_hat (B, Cz, ceil(h/4), ceil(w/4)) to (B, 3, 16 h, 16 w) in 0..1.
-
-        `variant` leaves a part out, for the table of what each is worth: "fidelity" (x_f alone), "no_unet"
-        (l_0 = l_t), "mean_eps" (eps is its mean over the picture: what the UNet says of places is gone, what D_m is
-        used to is not), "zero_tokens", "zero_content" (w = 0). `tokens` (B, T, D) replace the picture's own.
-        """
-        fidelity = self.fidelity(y_hat, quality)
-        if variant == "fidelity":
-            return fidelity.float().clamp(0, 1)
+    def decode(self, y_hat: Tensor, z_hat: Tensor, quality: Tensor) -> Tensor:
+        """The whole decoder: y_hat (B, Cy, h, w), z_hat (B, Cz, ceil(h/4), ceil(w/4)) to (B, 3, 16 h, 16 w) in 0..1."""
         w = self.content(z_hat)[..., : y_hat.shape[-2], : y_hat.shape[-1]]
-        return self.refine(y_hat, w, fidelity, quality, variant=variant, tokens=tokens)
-
-    def refine(
-        self,
-        y_hat: Tensor,
-        w: Tensor,
-        fidelity: Tensor,
-        quality: Tensor,
-        origin: Origin = (0.0, 0.0),
-        *,
-        variant: str = "full",
-        tokens: Tensor | None = None,
-    ) -> Tensor:
-        """From the fidelity picture (B, 3, 16 h, 16 w) and the content w (B, Cw, h, w) to the final picture in 0..1."""
-        if variant not in VARIANTS:
-            raise ValueError(f"variant {variant!r} is none of {', '.join(VARIANTS)}")
-        l_t = self.transform(y_hat, torch.zeros_like(w) if variant == "zero_content" else w, quality)
-        if variant == "no_unet":
-            l_0 = l_t.float() * self.latent_scale
-        else:
-            tokens = self.guidance(fidelity, origin) if tokens is None else tokens
-            l_0 = self.denoise(l_t, torch.zeros_like(tokens) if variant == "zero_tokens" else tokens, origin)
-            if variant == "mean_eps":
-                kept = self.one_step[0] * l_t.float()
-                l_0 = kept + (l_0 - kept).mean((2, 3), keepdim=True)
-        return self.picture(l_0.to(y_hat.dtype), fidelity).float().clamp(0, 1)
+        return Flow(self, y_hat, w, quality).run().x.float().clamp(0, 1)
 
     def denoise(self, l_t: Tensor, tokens: Tensor, origin: Origin = (0.0, 0.0)) -> Tensor:
         """The one step: l_t (B, Cl, h, w), as `transform` gives it, and tokens (B, T, D) to l_0, in float32."""

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ..entropy import MAX_VALUE, SKIP
 from ..models import SodecModel
-from ..models.coding import first_half
+from ..models.coding import quantise
+from ..models.flow import Flow
 from ..models.graphs import GraphedDecoder
 from ..stream import symbols
 from ..weights import Coding
@@ -88,15 +89,11 @@ class Engine:
         _, residual, mean = coefficients
         gain, coded_here = self.gain(quality), torch.from_numpy(coded).to(self.device)
 
-        def rounded(residual: Tensor) -> Tensor:
-            scaled = residual * gain
+        def rounded(scaled: Tensor) -> Tensor:
             scaled = (scaled - deadzone * scaled.sign()).round().clamp(-MAX_VALUE, MAX_VALUE)
             return torch.where(coded_here, scaled, 0.0)
 
-        y = rounded(residual)
-        if self.model.context is not None:
-            moved = self.model.context(mean, y / gain) - mean
-            y = torch.where(first_half(y), y, rounded(residual - moved))
+        y, _, _ = quantise(residual, mean, gain, self.model.context, rounded)
         return np.ascontiguousarray(y[0].to(torch.int16).cpu().numpy())
 
     def tensor(self, rgb: np.ndarray, window: Box) -> Tensor:
@@ -132,31 +129,18 @@ class Engine:
         at = torch.tensor([quality], device=self.device)
         y_hat = features.y_hat.to(self.dtype)
         device.check(self.model.config, self.device, self.dtype, CELL * y_hat.shape[-2], CELL * y_hat.shape[-1])
-        if self.graphed is not None and fidelity < 1:
-            assert features.w is not None
+        if fidelity == 1:
+            with self.stage("fidelity"):
+                return self.model.fidelity(y_hat, at).float().clamp(0, 1)
+        assert features.w is not None
+        if self.graphed is not None:
             with self.stage("networks"):
                 full, faithful = self.graphed(y_hat, features.w, at)
         else:
-            with self.stage("fidelity"):
-                faithful = self.model.fidelity(y_hat, at)
-            if fidelity == 1:
-                return faithful.float().clamp(0, 1)
-            assert features.w is not None
-            full = self._refine(y_hat, features.w, faithful, at)
+            flow = Flow(self.model, y_hat, features.w, at).run(self.stage)
+            full, faithful = flow.x, flow.x_f
         full = full.float().clamp(0, 1)
         return full if fidelity == 0 else full + fidelity * (faithful.float().clamp(0, 1) - full)
-
-    def _refine(self, y_hat: Tensor, w: Tensor, fidelity: Tensor, quality: Tensor) -> Tensor:
-        """The steps of `SodecModel.refine`, timed one by one."""
-        model = self.model
-        with self.stage("guidance"):
-            tokens = model.guidance(fidelity)
-        with self.stage("transformation"):
-            l_t = model.transform(y_hat, w, quality)
-        with self.stage("UNet"):
-            l_0 = model.denoise(l_t, tokens).to(self.dtype)
-        with self.stage("latent decoder"):
-            return model.picture(l_0, fidelity)
 
     # -- both
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..models import ModelConfig, SodecModel
 from ..models.blocks import ResBlock, conv
+from ..models.coding import quantise
 from ..models.prepare import merge_adapters
 from .losses import laplace_bits
 
@@ -115,13 +116,12 @@ class Parts(nn.Module):
         offset = _straight_through(offset, torch.round(offset * 16) / 16)[:, :, None, None]
         index = self.model.scale_network(z_hat)[..., : y.shape[-2], : y.shape[-1]] + offset
         gain = log_gain.exp()[:, :, None, None]
-        residual = (y - mean) * gain
         kept = index.detach() >= 0.5  # index 0 is SKIP
-        symbols = _straight_through(residual, torch.round(residual) * kept)
-        if self.model.context is not None:
-            mean = self.model.context(mean, symbols / gain)
-            residual = (y - mean) * gain  # of the first half it stays what it was
-            symbols = _straight_through(residual, torch.round(residual) * kept)
+
+        def rounded(scaled: Tensor) -> Tensor:
+            return _straight_through(scaled, torch.round(scaled) * kept)
+
+        symbols, mean, residual = quantise(y - mean, mean, gain, self.model.context, rounded)
         pixels = x.shape[-2] * x.shape[-1]
         z_bpp = prior_bits(self.prior, z) / pixels
         bpp = laplace_bits(residual, index, config) / pixels + z_bpp

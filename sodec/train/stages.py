@@ -18,6 +18,7 @@ from torch.func import functional_call
 from ..errors import TrainingError
 from ..models import ModelConfig
 from ..models.blocks import Origin
+from ..models.flow import Flow
 from .adversary import generator_loss
 from .losses import (
     LAMBDA_HIGH,
@@ -168,9 +169,8 @@ def _diffuse(
         frozen = {name: p.detach() for name, p in model.fidelity.named_parameters()}
         fidelity = functional_call(model.fidelity, frozen, (y_hat, quality)).float()
     content = model.content(z_hat)[..., : y_hat.shape[-2], : y_hat.shape[-1]]
-    tokens = model.guidance(fidelity, origin)
-    clean = model.denoise(model.transform(y_hat, content, quality), tokens, origin)
-    return model.picture(clean, fidelity), clean, fidelity
+    flow = Flow(model, y_hat, content, quality, x_f=fidelity, origin=origin).run()
+    return flow.x, flow.l_0, fidelity
 
 
 def _origin(device: torch.device) -> Origin:
