@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from .errors import UnknownModelError
 from .files import StreamLike, read_stream
 from .pipeline.tiles import CELL
-from .stream import container, info, symbols
+from .stream import container, info, salvage, symbols
 from .stream.container import MAX_PIXELS, MAX_TILE
 from .stream.info import Info
-from .weights import Bundle, bundled_models, find_by_fingerprint, resolve
+from .weights import Bundle, bundled_fingerprints, bundled_models, find_by_fingerprint, resolve
 
 if TYPE_CHECKING:
     import numpy as np
@@ -97,7 +97,8 @@ def decompress(
     if isinstance(data, (list, tuple)):
         return [decompress(stream, output=output, weights=weights, device=device, **options) for stream in data]
     data = read_stream(data)
-    bundle = _bundle_of(data) if weights is None else resolve("", weights)
+    damaged = options.get("on_error") == "conceal"
+    bundle = _bundle_of(data, damaged=damaged) if weights is None else resolve("", weights)
     return kept_codec(bundle, device).decompress(data, output=output, **options)
 
 
@@ -139,13 +140,17 @@ def kept_codec(bundle: Bundle, device: str) -> Codec:
     return Codec(weights=bundle, device=device)
 
 
-def _bundle_of(data: bytes) -> Bundle:
-    """The bundled weights that a stream needs. `UnknownModelError` where they are not installed."""
-    fingerprint = container.peek(data[: container.PEEK_BYTES]).fingerprint
+def _bundle_of(data: bytes, *, damaged: bool) -> Bundle:
+    """The bundled weights that a stream needs, if need be a damaged one. `UnknownModelError` where there are none."""
+    if damaged:
+        fingerprint = salvage.fingerprint(data, tuple(bundled_fingerprints()))
+    else:
+        # The whole stream is checked: damage to the header must not read as other weights or a newer format. Limits
+        # don't matter, as nothing is decoded.
+        stream = container.parse(data, max_pixels=container.MAX_SIDE**2, max_tile=container.MAX_SIDE).stream
+        fingerprint = stream.fingerprint
     bundle = find_by_fingerprint(fingerprint)
     if bundle is None:
-        # Damage to the fingerprint is an error of its own; limits don't matter for what is not decoded.
-        container.parse(data, max_pixels=container.MAX_SIDE**2, max_tile=container.MAX_SIDE)
         raise UnknownModelError(
             f"the stream needs weights {fingerprint.hex()}, which are not installed "
             f"(bundled: {', '.join(bundled_models()) or 'none'}); give their folder as weights="

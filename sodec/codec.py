@@ -249,7 +249,8 @@ class Codec:
             are the edges of a region, which stays in pixels of the whole picture.
         on_error
             "raise", or "conceal": a damaged tile is filled from its surroundings and a `DamageWarning` names its
-            rectangle. A stream whose header is damaged, or whose only tile, is refused all the same.
+            rectangle, also where bytes were inserted or are missing. A header is read where one damaged byte, apart
+            from magic and fingerprint, explains it; a warning says which. Damage to the only tile is an error.
         max_pixels, max_tile
             Streams of more pixels, or with tiles of more pixels a side, are refused before memory is taken for them:
             time and memory grow with both, whatever the bytes. sodec writes tiles of 1,024.
@@ -305,7 +306,9 @@ class Codec:
     def _read(
         self, data: StreamLike, max_pixels: int = MAX_PIXELS, max_tile: int = MAX_TILE, *, salvage: bool = False
     ) -> container.Stream:
-        stream = container.read(read_stream(data), max_pixels, max_tile, salvage=salvage)
+        stream = container.read(
+            read_stream(data), max_pixels, max_tile, salvage=salvage, known=(self.bundle.fingerprint,)
+        )
         if stream.fingerprint != self.bundle.fingerprint:
             raise UnknownModelError(
                 f"the stream needs weights {stream.fingerprint.hex()}; this codec holds "
@@ -337,6 +340,8 @@ def _warn_of_damage(stream: container.Stream, lost: tuple[Region, ...]) -> None:
     for rectangle in lost:
         place = ",".join(map(str, rectangle))
         warn(f"the tile at {place} (x,y,width,height) is damaged; it is filled from its surroundings", DamageWarning)
+    for repair in stream.repairs:
+        warn(repair, DamageWarning)
     for name in stream.damaged:
         if name.startswith("section"):
             warn(f"{name} of the stream is damaged and left out", DamageWarning)

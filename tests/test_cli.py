@@ -372,6 +372,24 @@ def test_salvage_is_mentioned_where_it_helps(run, tmp_path):
     (tmp_path / "a.sodec").write_bytes(data)
     errors = run("decompress", "a.sodec", "-o", "a.png")[2]
     assert "--salvage" in errors
+    assert "tile 1, are the first damaged part" in errors
+
+
+def test_salvage_of_one_tile_says_what_it_can_do(run, tmp_path):
+    data = codec().compress(photo(40, 30))
+    (tmp_path / "header.sodec").write_bytes(data[:8] + bytes([data[8] ^ 1]) + data[9:])
+    (tmp_path / "tile.sodec").write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
+    assert "--salvage decodes" in run("decompress", "header.sodec", "-o", "a.png")[2]
+    code, _, messages = run("decompress", "header.sodec", "-o", "a.png", "--salvage")
+    assert code == 0
+    assert "byte 8 of the stream (picture size or index) is damaged" in messages
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.size == (40, 30)
+    assert "--salvage" not in run("decompress", "tile.sodec", "-o", "b.png")[2]
+    code, _, messages = run("decompress", "tile.sodec", "-o", "b.png", "--salvage")
+    assert code == 2
+    assert "tile.sodec" in messages
+    assert "the picture is one tile" in messages
 
 
 def test_interruption_ends_with_130(monkeypatch, run, stream):

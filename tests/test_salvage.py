@@ -1,4 +1,4 @@
-"""Damage: an error by default; on demand all that is whole comes back, and what is lost is filled and told.
+"""Damage: an error by default; on demand all that is whole comes back, and what is lost is filled and reported.
 
 pytest tests/test_salvage.py
 """
@@ -152,3 +152,133 @@ def test_whatever_is_altered_gives_a_picture_or_our_error():
         except SodecError:
             continue
         assert picture.shape[:2] == (40, 60)
+
+
+def broken(data, place, new, removed=None):
+    """`data` with `new` instead of the `removed` bytes, by default as many, from `place` on."""
+    return data[:place] + new + data[place + (len(new) if removed is None else removed) :]
+
+
+def flipped(data, place, bit=0):
+    return broken(data, place, bytes([data[place] ^ 1 << bit]))
+
+
+def bounds(data):
+    """First byte of each tile's payload."""
+    return [data.index(payload) for payload in container.read(data).payloads]
+
+
+ALTERED = {
+    "a byte inserted": lambda data, place: broken(data, place, b"x", 0),
+    "a byte missing": lambda data, place: broken(data, place, b"", 1),
+    "a packet missing": lambda data, place: broken(data, place, b"", 1400),
+    "a line feed made two bytes": lambda data, place: broken(data, place, b"\r\n", 1),
+    "a mail header inserted": lambda data, place: broken(data, place, b"X-Part: 2\r\n" * 9, 0),
+}
+
+
+@pytest.mark.parametrize("change", ALTERED)
+def test_inserted_and_missing_bytes_cost_only_the_tile_that_they_are_in(change):
+    data = stream()
+    place = bounds(data)[1] + 700
+    whole = container.read(data).payloads
+    found = container.read(ALTERED[change](data, place), salvage=True)
+    lost = [number for number, payload in enumerate(found.payloads) if not payload]
+    assert lost == ([1] if change != "a packet missing" or place + 1400 < bounds(data)[2] else [1, 2])
+    assert all(found.payloads[number] in (b"", payload) for number, payload in enumerate(whole))
+
+
+def test_several_places_of_inserted_and_missing_bytes():
+    data = stream()
+    first = bounds(data)
+    data = broken(data, first[4] + 100, b"", 3)
+    data = broken(data, first[2] + 100, b"12345", 0)
+    data = broken(data, first[0], b"!", 0)  # between index and tile 0, which is whole
+    found = container.read(data, salvage=True)
+    assert [not payload for payload in found.payloads] == [False, False, True, False, True, False]
+    assert salvaged(data)[1] == [(2048, 0, 52, 1024), (1024, 1024, 1024, 66)]
+
+
+def test_a_displaced_section_is_found():
+    data = stream(alpha=True)
+    index = bounds(data)[0] - len(container.sections.pack_alpha(container.read(data).alpha))
+    found = container.read(broken(data, index, b"..", 0), salvage=True)
+    assert found.damaged == ()
+    assert np.array_equal(found.alpha, container.read(data).alpha)
+
+
+def test_every_bit_of_the_header_can_flip_and_the_picture_is_read_all_the_same():
+    small = codec().compress(photo(60, 40), 80)
+    for data in (stream(), small):
+        whole = container.read(data)
+        for place in range(14 if data is stream() else 10):
+            found = container.read(flipped(data, place, place % 8), salvage=True, known=(whole.fingerprint,))
+            assert found.payloads == whole.payloads
+            assert (found.width, found.height, found.quality) == (whole.width, whole.height, whole.quality)
+            assert found.grey == whole.grey
+            assert any(f"byte {place} of the stream" in repair for repair in found.repairs)
+
+
+def test_a_damaged_header_beside_a_damaged_tile():
+    data = damaged(1, stream())
+    for place in (3, 5, 7, 9):
+        picture, lost, messages = salvaged(flipped(data, place), mode="fidelity")
+        assert lost == [TOP_MIDDLE]
+        assert picture.shape == (HEIGHT, WIDTH, 3)
+        assert len(messages) == 2
+
+
+def test_magic_version_and_fingerprint_are_known_anyway():
+    data = stream()
+    for start in (b"\0\0\0", b"\0\0\0\x21", b"\x9esd\x11\0\0\0"):
+        assert salvaged(broken(data, 0, start))[1] == []
+    assert salvaged(broken(data, 5, b"", 1))[1] == [], "a byte of the fingerprint is missing"
+    assert salvaged(broken(data, 1, b"\n", 0))[1] == [], "a byte within the magic is too much"
+
+
+def test_a_damaged_index_costs_at_most_the_tiles_whose_entries_it_damages():
+    data = stream()
+    last = bounds(data)[0]
+    for place in (last - 1, last - 4):  # the header's check, and that of the last tile
+        found = container.read(broken(data, place, b"\x55"), salvage=True)
+        assert found.payloads[:5] == container.read(data).payloads[:5]
+    both = broken(broken(data, last - 1, b"\x55"), last - 4, b"\x55")
+    found = container.read(both, salvage=True)
+    assert found.damaged == ("tile 5",)
+    assert "check of the header" in found.repairs[0]
+
+
+def test_a_header_beyond_repair_is_an_error_that_says_which_bytes():
+    data = broken(broken(stream(), 7, b"\xff\xff\xff\xff"), 13, bytes(20))
+    with pytest.raises(CorruptStreamError, match=r"header is damaged in bytes 0 to \d+.*no single byte explains"):
+        salvaged(data)
+    with pytest.raises(CorruptStreamError, match="one tile without an index"):
+        salvaged(damaged(0, codec().compress(photo(60, 40))))
+    with pytest.raises(CorruptStreamError, match=r"not a \.sodec stream"):
+        salvaged(b"\x89PNG" + stream()[7:])
+
+
+def test_an_error_says_which_bytes_are_damaged_first():
+    data = stream()
+    first, second = bounds(data)[1:3]
+    with pytest.raises(CorruptStreamError, match=f"bytes {first} to {second - 1} of {len(data)}, tile 1"):
+        codec().decompress(damaged(1, data))
+    with pytest.raises(CorruptStreamError, match=f"the header, bytes 0 to {bounds(data)[0] - 1}, is damaged"):
+        codec().decompress(flipped(data, 7))
+
+
+@pytest.mark.parametrize("read", [container.read, sodec.inspect, sodec.decompress, codec().decompress])
+def test_flipped_bits_of_the_header_are_damage_and_no_newer_format(read):
+    for data in (stream(), codec().compress(photo(60, 40))):
+        for place in range(10):
+            for bit in range(8):
+                with pytest.raises(CorruptStreamError):
+                    read(flipped(data, place, bit))
+
+
+def test_the_functions_of_the_package_salvage_headers_too():
+    data = sodec.compress(photo(60, 40), 80)
+    expected = np.asarray(sodec.decompress(data))
+    for place in (0, 3, 5, 7, 9):
+        with pytest.warns(DamageWarning, match=f"byte {place} of the stream"):
+            assert np.array_equal(np.asarray(sodec.decompress(flipped(data, place), on_error="conceal")), expected)

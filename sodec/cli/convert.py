@@ -234,15 +234,17 @@ class Decompressor:
 def _with_salvage(error: CorruptStreamError, source: Path, tried: bool) -> CorruptStreamError:
     """The same error, with what --salvage can do about it."""
     from ..stream import container
+    from ..weights import bundled_fingerprints
 
     try:
-        tiles = len(container.read(source.read_bytes(), salvage=True).payloads) if source != PIPE else 0
+        data = source.read_bytes() if source != PIPE else b""
+        payloads = container.read(data, salvage=True, known=tuple(bundled_fingerprints())).payloads
     except (SodecError, OSError):
-        return CorruptStreamError(f"{error}; nothing can be salvaged, as its header is damaged") if tried else error
+        payloads = ()
     if tried:
-        reason = "the picture is one tile" if tiles == 1 else "no whole tile is left"
-        return CorruptStreamError(f"{error}; nothing can be salvaged, as {reason}")
-    return CorruptStreamError(f"{error}; --salvage decodes what is left") if tiles > 1 else error
+        reason = ", as the picture is one tile" if len(payloads) == 1 else ""
+        return CorruptStreamError(f"{error}; nothing can be salvaged{reason}")
+    return CorruptStreamError(f"{error}; --salvage decodes what is left") if any(payloads) else error
 
 
 def opened(source: Path) -> Path | IO[bytes]:

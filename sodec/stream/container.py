@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -45,7 +45,8 @@ SHORT_CHECK_BYTES = 2
 class Stream:
     """What a stream holds. `payloads` are the entropy-coded tiles in row-major order.
 
-    Of a damaged stream that is salvaged, the payloads of lost tiles are empty, and `damaged` names what is lost.
+    Of a damaged stream that is salvaged, the payloads of lost tiles are empty; `damaged` names what is lost, and
+    `repairs` says in sentences what was read otherwise than it is stored.
     """
 
     width: int
@@ -58,6 +59,7 @@ class Stream:
     alpha: npt.NDArray[np.uint8] | None = None  # (height, width) uint8
     metadata: Mapping[str, bytes] = field(default_factory=dict)  # "exif", "icc", "xmp"
     damaged: tuple[str, ...] = ()
+    repairs: tuple[str, ...] = ()
 
     @property
     def tiles(self) -> tuple[int, int]:
@@ -79,6 +81,13 @@ class Entry(NamedTuple):
     critical: bool
     length: int
     check: bytes
+
+
+class TileEntry(NamedTuple):
+    """A tile as the index announces it."""
+
+    length: int
+    check: bytes | None  # None in a stream without an index
 
 
 class Header(NamedTuple):
@@ -104,7 +113,7 @@ class Section:
     """A section as it is stored."""
 
     tag: int
-    body: bytes  # empty where it is damaged and salvaged without
+    body: bytes
 
 
 @dataclass(frozen=True)
@@ -147,10 +156,10 @@ def assemble(stream: Stream, packed: sections.Packed) -> bytes:
     if extended:
         out += bytes([0, stream.tile_log2, len(packed)])
         for key, body in packed:
-            out += _varint(key) + _varint(len(body)) + _short_check(body)
+            out += _varint(key) + _varint(len(body)) + short_check(body)
         for payload in stream.payloads:
-            out += _varint(len(payload)) + _short_check(payload)
-        out += _short_check(out)
+            out += _varint(len(payload)) + short_check(payload)
+        out += short_check(out)
         for _, body in packed:
             out += body
     for payload in stream.payloads:
@@ -158,16 +167,22 @@ def assemble(stream: Stream, packed: sections.Packed) -> bytes:
     return bytes(out) + crc32c(out).to_bytes(CHECK_BYTES, "little")
 
 
-def read(data: bytes, max_pixels: int = MAX_PIXELS, max_tile: int = MAX_TILE, *, salvage: bool = False) -> Stream:
+def read(
+    data: bytes,
+    max_pixels: int = MAX_PIXELS,
+    max_tile: int = MAX_TILE,
+    *,
+    salvage: bool = False,
+    known: Collection[bytes] = (),
+) -> Stream:
     """The stream in `data`, every rule of the format checked; nothing is allocated for a size not yet checked.
 
     Parameters
     ----------
     max_pixels, max_tile
         Pictures of more pixels, and tiles of more pixels a side, are refused.
-    salvage
-        Sections and tiles whose checks fail, or which are cut off, are left out and named in `Stream.damaged`. The
-        header must be whole, and hold a tile index.
+    salvage, known
+        What is whole of a damaged stream is read, as `salvage.read` says.
 
     Raises
     ------
@@ -178,19 +193,22 @@ def read(data: bytes, max_pixels: int = MAX_PIXELS, max_tile: int = MAX_TILE, *,
     PictureTooLargeError
         The header claims more than `max_pixels` pixels, or tiles larger than `max_tile`.
     """
-    damaged: list[str] = []
-    parsed = parse(data, max_pixels, max_tile, damaged if salvage else None)
+    if salvage:
+        from . import salvage as damage
+
+        return damage.read(data, max_pixels, max_tile, known)
+    parsed = parse(data, max_pixels, max_tile)
     alpha: npt.NDArray[np.uint8] | None = None
     metadata: dict[str, bytes] = {}
     for section in parsed.sections:
         name = sections.name_of(section.tag)
-        if name == "other" or not section.body:
+        if name == "other":
             continue
         if name == "alpha":
             alpha = sections.unpack_alpha(section.body, parsed.stream.width, parsed.stream.height)
         else:
             metadata[name] = sections.unpack_metadata(section.body, name)
-    return replace(parsed.stream, alpha=alpha, metadata=metadata, damaged=tuple(damaged))
+    return replace(parsed.stream, alpha=alpha, metadata=metadata)
 
 
 def check_limits(header: Header, max_pixels: int = MAX_PIXELS, max_tile: int = MAX_TILE) -> None:
@@ -216,11 +234,11 @@ def peek(start: bytes) -> Header:
     CorruptStreamError, NewerFormatError
         Not the start of a stream that this version reads.
     """
-    _check_start(start)
-    return _parse_header(_Cursor(start, 4, len(start)))
+    check_start(start)
+    return parse_header(Cursor(start, 4, len(start)))
 
 
-class _Cursor:
+class Cursor:
     """Reads forward through the header, never past `end`."""
 
     def __init__(self, data: bytes, position: int, end: int) -> None:
@@ -248,45 +266,74 @@ class _Cursor:
         raise CorruptStreamError(f"{what}: a number of more than five bytes")
 
 
-def parse(
-    data: bytes, max_pixels: int = MAX_PIXELS, max_tile: int = MAX_TILE, damaged: list[str] | None = None
-) -> Parsed:
-    """`read` without unpacking sections: its time and memory are those of the bytes.
-
-    `damaged` takes the names of what is damaged; without it, that is an error.
-    """
+def parse(data: bytes, max_pixels: int = MAX_PIXELS, max_tile: int = MAX_TILE) -> Parsed:
+    """`read` without unpacking sections: its time and memory are those of the bytes."""
     data = bytes(data)
-    _check_start(data)
-    whole = _crc_matches(data)
-    # Of a stream without an index nothing tells what is damaged and what is not.
-    if not whole and (damaged is None or not data[3] & FLAG_EXTENDED):
-        stored, computed = int.from_bytes(data[-CHECK_BYTES:], "little"), crc32c(memoryview(data)[:-CHECK_BYTES])
-        raise CorruptStreamError(f"truncated or altered stream: CRC-32C {computed:08x}, {stored:08x} is stored")
-    if whole:
-        damaged = None
-    cursor = _Cursor(data, 4, len(data) - CHECK_BYTES if whole else len(data))
-    header = _parse_header(cursor)
-    width, height = header.width, header.height
+    check_start(data)
+    if not crc_matches(data):
+        raise altered(data)
+    cursor = Cursor(data, 4, len(data) - CHECK_BYTES)
+    header = parse_header(cursor)
     check_limits(header, max_pixels, max_tile)
     if header.extended:
-        index = _parse_index(cursor, header)
-    elif tile_grid(width, height, header.tile_log2) != (1, 1):
-        raise CorruptStreamError(f"{width}x{height} is more than one tile, but the stream has no tile index")
+        index = parse_index(cursor, header)
+        if not header_check_matches(cursor):
+            raise CorruptStreamError("the check of the extended header does not match")
+    elif tile_grid(header.width, header.height, header.tile_log2) != (1, 1):
+        raise CorruptStreamError(
+            f"{header.width}x{header.height} is more than one tile, but the stream has no tile index"
+        )
     else:
-        index = [(cursor.end - cursor.position, None)]
+        index = [TileEntry(cursor.end - cursor.position, None)]
     header_bytes = cursor.position
     bodies = tuple(
-        Section(entry.tag, _checked_body(cursor, entry.length, entry.check, f"section {entry.tag}", damaged))
+        Section(entry.tag, _checked_body(cursor, entry.length, entry.check, f"section {entry.tag}"))
         for entry in header.directory
     )
-    payloads = tuple(_checked_body(cursor, *entry, f"tile {number}", damaged) for number, entry in enumerate(index))
-    if cursor.position != cursor.end and damaged is None:
+    payloads = tuple(_checked_body(cursor, *entry, f"tile {number}") for number, entry in enumerate(index))
+    if cursor.position != cursor.end:
         raise CorruptStreamError(f"{cursor.end - cursor.position} bytes are left over after the last tile")
-    stream = Stream(width, height, header.quality, header.fingerprint, payloads, header.grey, header.tile_log2)
-    return Parsed(stream, bodies, header_bytes)
+    return Parsed(stream_of(header, payloads), bodies, header_bytes)
 
 
-def _check_start(data: bytes) -> None:
+def stream_of(header: Header, payloads: tuple[bytes, ...]) -> Stream:
+    """A stream without sections."""
+    return Stream(
+        header.width, header.height, header.quality, header.fingerprint, payloads, header.grey, header.tile_log2
+    )
+
+
+def altered(data: bytes) -> CorruptStreamError:
+    """The error of a stream whose CRC-32C does not match; it says which part is damaged where the index tells."""
+    stored, computed = int.from_bytes(data[-CHECK_BYTES:], "little"), crc32c(memoryview(data)[:-CHECK_BYTES])
+    message = f"truncated or altered stream: CRC-32C {computed:08x}, {stored:08x} is stored"
+    cursor = Cursor(data, 4, len(data))
+    try:
+        header = parse_header(cursor)
+        if not header.extended:
+            return CorruptStreamError(message)
+        index = parse_index(cursor, header)
+        if not header_check_matches(cursor):
+            return CorruptStreamError(f"{message}; the header, bytes 0 to {cursor.position - 1}, is damaged")
+    except (CorruptStreamError, NewerFormatError) as error:
+        return CorruptStreamError(f"{message}; the header is damaged in bytes 0 to {cursor.position - 1}: {error}")
+    for what, length, check in bodies_of(header, index):
+        first, cursor.position = cursor.position, cursor.position + length
+        if cursor.position > len(data) or short_check(memoryview(data)[first : cursor.position]) != check:
+            part = f"bytes {first} to {cursor.position - 1} of {len(data)}, {what}, are the first damaged part"
+            return CorruptStreamError(f"{message}; {part}")
+    return CorruptStreamError(f"{message}; all sections and tiles are whole")
+
+
+def bodies_of(header: Header, index: list[TileEntry]) -> Iterator[tuple[str, int, bytes | None]]:
+    """Name, length and short check of each section and tile, in the order in which they are stored."""
+    for entry in header.directory:
+        yield f"section {entry.tag}", entry.length, entry.check
+    for number, tile in enumerate(index):
+        yield f"tile {number}", *tile
+
+
+def check_start(data: bytes) -> None:
     """Magic and version: before the CRC, because a later version may hold its check elsewhere."""
     if not data:
         raise CorruptStreamError("the stream is empty")
@@ -296,16 +343,20 @@ def _check_start(data: bytes) -> None:
         raise CorruptStreamError(f"truncated stream: {len(data)} bytes")
     version = data[3] >> 4
     if version > VERSION:
+        if crc_matches(data[:3] + bytes([VERSION << 4 | data[3] & 15]) + data[4:]):
+            raise CorruptStreamError(
+                f"altered stream: byte 3 says format version {version}, but its CRC-32C is that of version {VERSION}"
+            )
         raise NewerFormatError(f"the stream is of format version {version}; this sodec reads up to {VERSION}")
     if version == 0:
         raise CorruptStreamError("format version 0 does not exist")
 
 
-def _crc_matches(data: bytes) -> bool:
+def crc_matches(data: bytes) -> bool:
     return int.from_bytes(data[-CHECK_BYTES:], "little") == crc32c(memoryview(data)[:-CHECK_BYTES])
 
 
-def _parse_header(cursor: _Cursor) -> Header:
+def parse_header(cursor: Cursor) -> Header:
     """All up to the tile index; leaves the cursor there."""
     flags = cursor.data[3] & 15
     if unknown := flags & ~FLAGS_KNOWN:
@@ -322,7 +373,7 @@ def _parse_header(cursor: _Cursor) -> Header:
     return Header(width, height, quality, fingerprint, grey, tile_log2, extended, directory)
 
 
-def _parse_directory(cursor: _Cursor) -> tuple[int, tuple[Entry, ...]]:
+def _parse_directory(cursor: Cursor) -> tuple[int, tuple[Entry, ...]]:
     """Tile size and sections of the extended header."""
     critical = cursor.byte("critical flags")
     if unknown := critical & ~CRITICAL_KNOWN:
@@ -346,35 +397,30 @@ def _parse_directory(cursor: _Cursor) -> tuple[int, tuple[Entry, ...]]:
     return tile_log2, tuple(entries)
 
 
-def _parse_index(cursor: _Cursor, header: Header) -> list[tuple[int, bytes | None]]:
-    """Length and short check of each tile, and the check of all up to here; leaves the cursor at the first body."""
+def parse_index(cursor: Cursor, header: Header) -> list[TileEntry]:
+    """The entry of each tile; leaves the cursor at the check of the header."""
     columns, rows = tile_grid(header.width, header.height, header.tile_log2)
     # An entry takes at least three bytes: checked before a list of that many tiles is made.
     if columns * rows * 3 > cursor.end - cursor.position:
         raise CorruptStreamError(f"truncated stream: no room for the index of {columns}x{rows} tiles")
-    index: list[tuple[int, bytes | None]] = [
-        (cursor.varint("tile length"), cursor.take(SHORT_CHECK_BYTES, "tile check")) for _ in range(columns * rows)
+    return [
+        TileEntry(cursor.varint("tile length"), cursor.take(SHORT_CHECK_BYTES, "tile check"))
+        for _ in range(columns * rows)
     ]
+
+
+def header_check_matches(cursor: Cursor) -> bool:
+    """Whether the check of the extended header is that of all bytes before; leaves the cursor at the first body."""
     end = cursor.position
-    if cursor.take(SHORT_CHECK_BYTES, "header check") != _short_check(memoryview(cursor.data)[:end]):
-        raise CorruptStreamError("the check of the extended header does not match")
-    return index
+    return cursor.take(SHORT_CHECK_BYTES, "header check") == short_check(memoryview(cursor.data)[:end])
 
 
-def _checked_body(cursor: _Cursor, length: int, check: bytes | None, what: str, damaged: list[str] | None) -> bytes:
-    """The next `length` bytes; empty, and `what` added to `damaged`, where they are not what they were."""
+def _checked_body(cursor: Cursor, length: int, check: bytes | None, what: str) -> bytes:
     if length == 0:
         raise CorruptStreamError(f"{what} is empty")
-    if damaged is not None and length > cursor.end - cursor.position:
-        cursor.position = cursor.end  # cut off here, and so is all that follows
-        damaged.append(what)
-        return b""
     body = cursor.take(length, what)
-    if check is not None and _short_check(body) != check:
-        if damaged is None:
-            raise CorruptStreamError(f"the check of {what} does not match")
-        damaged.append(what)
-        return b""
+    if check is not None and short_check(body) != check:
+        raise CorruptStreamError(f"the check of {what} does not match")
     return body
 
 
@@ -407,7 +453,7 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-def _short_check(data: bytes | bytearray | memoryview) -> bytes:
+def short_check(data: bytes | bytearray | memoryview) -> bytes:
     return (crc32c(data) & 0xFFFF).to_bytes(SHORT_CHECK_BYTES, "little")
 
 

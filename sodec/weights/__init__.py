@@ -1,5 +1,18 @@
 """Weights: where they are, whether they are whole, and the tensors in them. `bundle.py` says how they are stored."""
 
-from .bundle import MAX_FILE_BYTES, Bundle, Coding, bundled_models, find, find_by_fingerprint, resolve, write
+from .bundle import (
+    MAX_FILE_BYTES,
+    Bundle,
+    Coding,
+    bundled_fingerprints,
+    bundled_models,
+    find,
+    find_by_fingerprint,
+    resolve,
+    write,
+)  # fmt: skip
 
-__all__ = ["MAX_FILE_BYTES", "Bundle", "Coding", "bundled_models", "find", "find_by_fingerprint", "resolve", "write"]
+__all__ = [
+    "MAX_FILE_BYTES", "Bundle", "Coding", "bundled_fingerprints", "bundled_models", "find", "find_by_fingerprint",
+    "resolve", "write",
+]  # fmt: skip

@@ -198,10 +198,13 @@ def find(model: str, folder: Path | None = None) -> Bundle:
 
 def find_by_fingerprint(fingerprint: bytes) -> Bundle | None:
     """The bundled model that reads streams of this fingerprint, if there is one."""
-    for name in bundled_models():
-        if bytes.fromhex(_describe(BUNDLED / name)["fingerprint"]) == fingerprint:
-            return _open(BUNDLED / name)
-    return None
+    name = bundled_fingerprints().get(fingerprint)
+    return None if name is None else _open(BUNDLED / name)
+
+
+def bundled_fingerprints() -> dict[bytes, str]:
+    """Names of the models inside the package, by the fingerprints of the streams that they read."""
+    return {bytes.fromhex(_describe(BUNDLED / name)["fingerprint"]): name for name in bundled_models()}
 
 
 def bundled_models() -> list[str]:
