@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from .options import THREADS
+
 PathArgument = click.Path(path_type=Path)
 ONE_STAGE_ONLY = ("start", "learning_rate", "final", "lowest")  # options that `all` can't take
 
@@ -38,7 +40,7 @@ ONE_STAGE_ONLY = ("start", "learning_rate", "final", "lowest")  # options that `
 @click.option("--compile", "compiled", is_flag=True, help="Compile each part by torch.compile.")
 @click.option("--eager", is_flag=True, help="On a GPU, without CUDA graphs.")
 @click.option("--tensorboard", is_flag=True, help="Write scalars and pictures to OUT/tensorboard.")
-@click.option("--threads", type=click.IntRange(1), help="Threads of the networks (default: torch's choice).")
+@THREADS
 def train_command(stage: str, threads: int | None, **options: Any) -> None:
     """Train STAGE, or a piece of it (extra: train). docs/training.md explains the stages.
 
