@@ -1,17 +1,17 @@
-"""Every Triton kernel on this machine's GPU: is it right, and is it faster than PyTorch? One command:
+"""Checks every Triton kernel on this machine's GPU and times it beside PyTorch:
 
     python benchmarks/gpu_kernels.py [--seconds N] [--part check] [--json FILE]
 
-1. Each kernel at odd shapes, in float32, bfloat16 and float16, against float64: at most twice PyTorch's own error.
-   About 80 compilations of half a second to five each, so every kernel and dtype has a process of its own, which
-   also keeps what breaks one (a crash of the compiler, an illegal access) from the others.
-2. Times in bfloat16 at the shapes of an sd21 decode at 512x512 and a lite decode at 1920x1080, beside PyTorch
-   eager, its fused attention (SDPA) and torch.compile; calls are replayed as a CUDA graph over several sets of inputs,
-   as the decoder runs them; medians. `x floor` is the time over the least that this GPU's measured bandwidth and
-   matrix rate allow.
-3. A table, a JSON file with the GPU's name, and the line for `wins` in kernels/launch_configs.json.
+1. Checks each kernel at odd shapes, in each dtype that it serves, against float64: its error must be at most twice
+   PyTorch's own. These are about 40 compilations of half a second to five each, so every kernel and dtype has a process
+   of its own; a compiler's crash or an illegal access in one does not stop the others.
+2. Times each in bfloat16 at the shapes of an sd21 decode at 512x512 and a lite decode at 1920x1080, beside PyTorch
+   eager, its fused attention (SDPA) and torch.compile. Calls are replayed as a CUDA graph over several sets of inputs,
+   as the decoder runs them; figures are medians. `x floor` is the time over the least that this GPU's measured
+   bandwidth and matrix rate allow.
+3. Prints a table and the line for `wins_in_graphs` in kernels/launch_configs.json, and writes a JSON file.
 
-The JSON is written after each process and each time, and what there was no time for is in its `not_measured`; `--part
+The JSON is written again after each process and each time; `not_measured` lists what there was no time for. `--part
 check` and `--part time`, one after the other, fill one file. Without a GPU it says so and exits with 2; `--rehearse`
 runs all of it under Triton's interpreter at tiny shapes, where times mean nothing.
 Exit code 1: a kernel is wrong or does not compile; the others are still timed.
@@ -35,18 +35,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from kernel_shapes import ODD, TIMED, Case, inputs, work
+from kernel_shapes import DTYPES, ODD, TIMED, Case, dtypes, inputs, work
 from torch import Tensor
 
-SECONDS = 240.0  # for all of it, unless told otherwise
+SECONDS = 240.0  # default limit
 ROW, COMPILED_ROW = 3.0, 12.0  # seconds that are left at least when the times of a shape are begun
 PROCESSES = 16  # at most, each with half a GB on the GPU
 RIVALS = ("eager", "sdpa", "compile")
-INSTEAD = RIVALS[:2]  # what runs where the kernel does not
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+INSTEAD = RIVALS[:2]  # these run where the kernel does not
 
 Group = tuple[list[Case], torch.dtype, str]  # device
-Found = dict[str, Any]
+Finding = dict[str, Any]
 
 
 class Modules(NamedTuple):
@@ -59,12 +58,6 @@ class Modules(NamedTuple):
 
 def written_out(kernel: str, reference: Any) -> Callable[..., Tensor]:
     """The formula without fused attention, in the dtype of its arguments."""
-    if kernel == "affine_step":  # the reference is in float32, whatever it is given
-        return lambda latent, noise, alpha: (latent - (1 - alpha) ** 0.5 * noise) / alpha**0.5
-    if kernel == "wide_attention":
-        return lambda q, k, v: reference.softmax_attention(q[:, :, None], k[:, :, None], v[:, :, None])[:, :, 0]
-    if kernel == "self_attention":
-        return lambda qkv: reference.softmax_attention(*qkv.unbind(2))
     formula: Callable[..., Tensor] = getattr(reference, "softmax_attention" if kernel == "guided_attention" else kernel)
     return formula
 
@@ -80,59 +73,64 @@ def errors(case: Case, dtype: torch.dtype, device: str, modules: Modules) -> tup
     return got.abs().max().item(), plain.abs().max().item(), exact.abs().max().item()
 
 
-def check(group: Group, modules: Modules | None = None) -> list[Found]:
-    """The errors of every case of a group; an error that is too large, or a NaN, is `wrong`."""
+def check(group: Group, modules: Modules | None = None) -> list[Finding]:
+    """The errors of every case of a group; `wrong` says which is too large or NaN."""
     cases, dtype, device = group
     modules = modules or load()
-    found = []
+    findings = []
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of operations without a deterministic form
         torch.use_deterministic_algorithms(True, warn_only=True)  # fills new buffers with NaN: unwritten elements show
         torch.manual_seed(0)
         for case in cases:
-            one: Found = {"kernel": case[0], "where": case[1], "dtype": str(dtype).removeprefix("torch.")}
+            finding: Finding = {"kernel": case[0], "where": case[1], "dtype": str(dtype).removeprefix("torch.")}
             try:
                 got, plain, size = errors(case, dtype, device, modules)
-                one |= {"error": got, "error_of_torch": plain, "largest": size}
+                finding |= {"error": got, "error_of_torch": plain, "largest": size}
                 if not got <= 2 * plain + 2e-6 * size + 1e-7:
-                    one["wrong"] = f"error {got:.3g}, PyTorch's {plain:.3g}"
+                    finding["wrong"] = f"error {got:.3g}, PyTorch's {plain:.3g}"
             except Exception as error:  # a kernel that does not compile must not cost the others their figures
-                one["wrong"] = f"{type(error).__name__}: {str(error)[:600]}"
-            found.append(one)
+                finding["wrong"] = f"{type(error).__name__}: {str(error)[:600]}"
+            findings.append(finding)
         torch.use_deterministic_algorithms(False)
-    return found
+    return findings
 
 
 def groups(timed: list[Case], rehearse: bool) -> list[Group]:
-    """Odd shapes by kernel and dtype, those that are timed by kernel, in bfloat16; what compiles longest first."""
+    """Odd shapes by kernel and dtype; timed shapes by kernel, in bfloat16. The slowest compilations come first."""
     device = "cpu" if rehearse else "cuda"
     names = sorted({case[0] for case in ODD}, key=lambda name: (not name.endswith("attention"), name))
     # The interpreter truncates to bfloat16 where a GPU rounds, so a rehearsal checks the other dtypes.
-    dtypes = [dtype for dtype in DTYPES if dtype != torch.bfloat16 or not rehearse]
-    found = [([case for case in ODD if case[0] == name], dtype, device) for dtype in dtypes for name in names]
+    checked = [dtype for dtype in DTYPES if dtype != torch.bfloat16 or not rehearse]
+    result = [
+        ([case for case in ODD if case[0] == name], dtype, device)
+        for dtype in checked
+        for name in names
+        if dtype in dtypes(name)
+    ]
     if not rehearse:
-        found += [([case for case in timed if case[0] == name], torch.bfloat16, device) for name in names]
-    return found
+        result += [([case for case in timed if case[0] == name], torch.bfloat16, device) for name in names]
+    return result
 
 
-def in_a_process(group: Group, deadline: Any) -> list[Found]:
-    """`check` in a process of its own; a case of which nothing came back is `wrong`, or, for time, `not_checked`."""
+def in_a_process(group: Group, deadline: Any) -> list[Finding]:
+    """`check` in a process of its own; cases that it did not return are `wrong`, or `not_checked` if time ran out."""
     context = multiprocessing.get_context("forkserver")
     receive, send = context.Pipe(duplex=False)
     process = context.Process(target=_answer, args=(send, group), daemon=True)
     process.start()
     send.close()
-    found: list[Found] = []
+    findings: list[Finding] = []
     why = "not_checked", "no time was left"
     try:
         if receive.poll(min(1e6, max(0.0, deadline.left))):
-            found = receive.recv()
+            findings = receive.recv()
     except EOFError:
         process.join(5)
         why = "wrong", f"its process ended with code {process.exitcode}"
     process.kill()
     named = {"dtype": str(group[1]).removeprefix("torch.")}
-    return found or [{"kernel": case[0], "where": case[1], **named, why[0]: why[1]} for case in group[0]]
+    return findings or [{"kernel": case[0], "where": case[1], **named, why[0]: why[1]} for case in group[0]]
 
 
 def _answer(send: Any, group: Group) -> None:
@@ -155,7 +153,7 @@ def measure(case: Case, device: str, modules: Modules, limits: Any) -> dict[str,
     operations, moved = work(kernel, sizes)
     fused = getattr(reference, kernel)
     calls = {"triton": lambda *args: getattr(dispatch, kernel)(*args, choice="triton")}
-    calls["eager"] = fused if kernel == "affine_step" else written_out(kernel, reference)
+    calls["eager"] = written_out(kernel, reference)
     if kernel.endswith("attention"):
         calls["sdpa"] = fused
     row: dict[str, Any] = {"kernel": kernel, "where": where, "sizes": sizes}
@@ -212,7 +210,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def shrunk(case: Case) -> Case:
-    """A shape that the interpreter bears."""
+    """The shape, reduced to what the interpreter can run in a moment."""
     small = {key: size if key in "dg" else min(size, 8 if key in "xy" else 96) for key, size in case[2].items()}
     return case[0], case[1], small
 
@@ -230,7 +228,7 @@ def load() -> Modules:
 
 
 def start(rehearse: bool) -> dict[str, Any]:
-    """The report of nothing yet."""
+    """An empty report."""
     triton = importlib.import_module("triton")
     return {
         "device": f"rehearsal on {platform.machine()}, no GPU" if rehearse else torch.cuda.get_device_name(),
@@ -250,13 +248,13 @@ def run_checks(report: dict[str, Any], rehearse: bool, workers: int, deadline: A
     with ThreadPoolExecutor(workers) as pool:
         for done in as_completed([pool.submit(in_a_process, group, deadline) for group in todo]):
             report["checks"] += done.result()
-            for one in done.result():
-                label = f"{one['kernel']} {one['where']} {one['dtype']}"
-                if "wrong" in one:
-                    report["wrong"].append(f"{label}: {one['wrong']}")
+            for finding in done.result():
+                label = f"{finding['kernel']} {finding['where']} {finding['dtype']}"
+                if "wrong" in finding:
+                    report["wrong"].append(f"{label}: {finding['wrong']}")
                     print("WRONG:", report["wrong"][-1], flush=True)
-                elif "not_checked" in one:
-                    report["not_measured"][label] = one["not_checked"]
+                elif "not_checked" in finding:
+                    report["not_measured"][label] = finding["not_checked"]
             save()
     print(f"checked {len(report['checks'])} shapes and dtypes: {len(report['wrong'])} wrong", flush=True)
 
@@ -302,7 +300,7 @@ def text(report: dict[str, Any]) -> str:
         f"{report['device']}, torch {report['torch']}, triton {report['triton']}; bfloat16, batch 1; copy "
         f"{report['bytes_per_second'] / 1e12:.2f} TB/s, matrix {report['operations_per_second'] / 1e12:.0f} TFLOP/s\n\n"
         f"{table(report['rows'])}\n\n"
-        f'Faster than what PyTorch runs at every shape, for "wins": {json.dumps(wins)}\n'
+        f'Faster than what PyTorch runs at every shape, for "wins_in_graphs": {json.dumps(wins)}\n'
         f"{len(report['not_measured'])} not measured, for lack of time"
     )
 

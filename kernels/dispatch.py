@@ -1,10 +1,10 @@
-"""What callers use: each function computes the same by PyTorch or by a Triton kernel, and here it is chosen which.
+"""What callers use: each function is computed by PyTorch or by a Triton kernel, and this module chooses which.
 
-The choice is, in this order: the argument `choice`, then the environment's SODEC_KERNELS, then "auto".
+The mode is the argument `choice`, else that of the environment variable SODEC_KERNELS, else "auto".
 
-- "auto": the kernel where it serves the input (legality.py) and was measured to beat PyTorch on this
-  architecture (launch.py, `wins`), else PyTorch.
-- "triton": the kernel, or a `DeviceError` that says why it can't.
+- "auto": the kernel where it serves the input (legality.py) and was measured to beat PyTorch on this architecture
+  (launch.py), else PyTorch. Within `in_graphs()` kernels count that win only where CUDA graphs replay their launches.
+- "triton": the kernel, or a `DeviceError` that says why it can't be used.
 - "torch": PyTorch.
 
 SODEC_KERNELS holds one mode for all kernels, names with a mode of their own, or both:
@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
@@ -26,9 +28,18 @@ from ..errors import DeviceError
 from . import launch, legality, reference
 
 MODES = ("auto", "triton", "torch")
-KERNELS = (
-    "affine_step", "geglu", "group_norm_silu", "guided_attention", "self_attention", "wide_attention",
-)  # fmt: skip
+KERNELS = ("geglu", "group_norm_silu", "guided_attention")
+_in_graphs: ContextVar[bool] = ContextVar("in_graphs", default=False)
+
+
+@contextmanager
+def in_graphs() -> Iterator[None]:
+    """What runs within is captured as CUDA graphs, or has to equal what is: launches from Python count nothing."""
+    token = _in_graphs.set(True)
+    try:
+        yield
+    finally:
+        _in_graphs.reset(token)
 
 
 @cache
@@ -39,8 +50,8 @@ def parse(setting: str) -> dict[str, str]:
     for part in filter(None, (part.strip() for part in setting.split(","))):
         name, equals, mode = part.rpartition("=")
         if mode not in MODES or (equals and name not in KERNELS):
-            raise DeviceError(f"SODEC_KERNELS: {part!r} is neither one of {', '.join(MODES)} nor a kernel with a mode, "
-                              f"as in geglu=torch; kernels: {', '.join(KERNELS)}")  # fmt: skip
+            raise DeviceError(f"SODEC_KERNELS must be one of {', '.join(MODES)}, or KERNEL=MODE with KERNEL one of "
+                              f"{', '.join(KERNELS)}, as in geglu=torch (got {part!r})")  # fmt: skip
         if equals:
             named[name] = mode
         else:
@@ -53,25 +64,19 @@ def mode_of(name: str, choice: str | None = None) -> str:
     if choice is None:
         return parse(os.environ.get("SODEC_KERNELS", "auto"))[name]
     if choice not in MODES:
-        raise DeviceError(f"choice {choice!r} is not one of {', '.join(MODES)}")
+        raise DeviceError(f"choice must be one of {', '.join(MODES)} (got {choice!r})")
     return choice
 
 
 def _kernel(name: str, choice: str | None, device: torch.device, refuse: Callable[[], str | None]) -> Any:
-    """The kernel's operator if it is to serve this call, None for PyTorch. Triton is imported only for the former."""
+    """The kernel's operator if it serves this call, None for PyTorch. Triton is imported only for the kernel."""
     mode = mode_of(name, choice)
-    if mode == "torch" or (mode == "auto" and not launch.won(name, device)):
+    if mode == "torch" or (mode == "auto" and not launch.won(name, device, _in_graphs.get())):
         return None
     refusal = refuse()
     if mode == "triton":
         legality.require(refusal, name)
     return None if refusal else getattr(importlib.import_module(f".{name}", __package__), name)
-
-
-def affine_step(latent: Tensor, noise: Tensor, alpha: float, choice: str | None = None) -> Tensor:
-    """(l_t - sqrt(1 - a) eps) / sqrt(a) in float32, returned in the latent's dtype."""
-    kernel = _kernel("affine_step", choice, latent.device, lambda: legality.affine_step(latent, noise, alpha))
-    return (kernel or reference.affine_step)(latent, noise, alpha)
 
 
 def geglu(x: Tensor, choice: str | None = None) -> Tensor:
@@ -92,18 +97,6 @@ def group_norm_silu(
 
 
 def guided_attention(q: Tensor, k: Tensor, v: Tensor, choice: str | None = None) -> Tensor:
-    """Attention of many positions q (B, N, H, D) to few tokens k, v (B, T, H, D)."""
+    """Attention of many positions q (B, N, H, D) to few tokens k, v (B, T, H, D): (B, N, H, D)."""
     kernel = _kernel("guided_attention", choice, q.device, lambda: legality.guided_attention(q, k, v))
     return (kernel or reference.guided_attention)(q, k, v)
-
-
-def self_attention(qkv: Tensor, choice: str | None = None) -> Tensor:
-    """Attention of packed qkv (B, N, 3, H, D), to (B, N, H, D)."""
-    kernel = _kernel("self_attention", choice, qkv.device, lambda: legality.self_attention(qkv))
-    return (kernel or reference.self_attention)(qkv)
-
-
-def wide_attention(q: Tensor, k: Tensor, v: Tensor, choice: str | None = None) -> Tensor:
-    """Attention with one head of up to 512 channels, q, k, v (B, N, C)."""
-    kernel = _kernel("wide_attention", choice, q.device, lambda: legality.wide_attention(q, k, v))
-    return (kernel or reference.wide_attention)(q, k, v)

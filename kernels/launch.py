@@ -6,7 +6,8 @@ An architecture that the file does not list gets its "default" section, sized to
 "interpreter", small tiles so that small tests still have several programs and masked edges.
 
 `wins` names the architectures on which a kernel was measured to beat what PyTorch runs in its place (eager, or its
-fused attention) at every shape, and by more than a launch from Python costs: docs/latency.md has the figures.
+fused attention) at every shape that it serves, and by more than a launch from Python costs. `wins_in_graphs` names
+those on which it wins by less, so that it pays only where CUDA graphs replay the launch. Figures: docs/latency.md.
 """
 
 from __future__ import annotations
@@ -23,8 +24,7 @@ from torch import Tensor
 from ..errors import DeviceError
 from .legality import capability
 
-VERSION = 1
-LOG2_E = 1.4426950408889634  # the attention kernels' softmax is in base 2
+VERSION = 2
 
 
 @cache
@@ -45,13 +45,15 @@ def config(name: str, x: Tensor) -> dict[str, int]:
     """Tile sizes (capitals) and num_warps, num_stages of a kernel, by architecture and width of the dtype in bits."""
     sections = table()["configs"]
     section = sections.get(architecture(x.device), sections["default"])
-    found: dict[str, int] = section[name][str(8 * x.element_size())]
-    return dict(found)
+    sizes: dict[str, int] = section[name][str(8 * x.element_size())]
+    return dict(sizes)
 
 
-def won(name: str, device: torch.device) -> bool:
-    """Whether the kernel was measured to win on this architecture."""
-    return architecture(device) in table()["wins"].get(name, ())
+def won(name: str, device: torch.device, in_graphs: bool = False) -> bool:
+    """Whether the kernel was measured to win on this architecture, `in_graphs` where launches cost nothing."""
+    content = table()
+    winners = content["wins"].get(name, []) + (content["wins_in_graphs"].get(name, []) if in_graphs else [])
+    return architecture(device) in winners
 
 
 def on_device_of(x: Tensor) -> AbstractContextManager[Any]:

@@ -17,7 +17,7 @@ from ..errors import DeviceError
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 OLDEST = (8, 0)  # Ampere: the first with bfloat16 matrix units
 WIDEST_HEAD = 128
-WIDEST_SINGLE_HEAD = 512
+MOST_TOKENS = 128
 
 
 def interpreted() -> bool:
@@ -64,17 +64,6 @@ def _common(*tensors: Tensor) -> str | None:
     return None
 
 
-def affine_step(latent: Tensor, noise: Tensor, alpha: float) -> str | None:
-    """Any shape; both tensors dense and laid out alike."""
-    if refusal := _common(latent, noise):
-        return refusal
-    if latent.shape != noise.shape or latent.stride() != noise.stride():
-        return f"latent and noise differ in shape or layout: {tuple(latent.shape)}, {tuple(noise.shape)}"
-    if not _dense(latent):
-        return f"not dense: shape {tuple(latent.shape)}, strides {latent.stride()}"
-    return None if 0.0 < alpha <= 1.0 else f"alpha {alpha} is not in (0, 1]"
-
-
 def geglu(x: Tensor) -> str | None:
     """(..., 2 C), contiguous."""
     if refusal := _common(x):
@@ -98,45 +87,18 @@ def group_norm_silu(x: Tensor, groups: int, weight: Tensor, bias: Tensor) -> str
 
 
 def guided_attention(q: Tensor, k: Tensor, v: Tensor) -> str | None:
-    """q (B, N, H, D), k and v (B, T, H, D), channels of a head side by side, D up to 128."""
+    """q (B, N, H, D), k and v (B, T, H, D), 16-bit, channels of a head side by side, D and T up to 128."""
     if refusal := _common(q, k, v):
         return refusal
     if q.ndim != 4 or k.ndim != 4 or k.shape != v.shape or (q.shape[0], *q.shape[2:]) != (k.shape[0], *k.shape[2:]):
         return f"shapes do not match: q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
-    return "no tokens" if k.shape[1] == 0 else _attention(WIDEST_HEAD, q, k, v)
-
-
-def self_attention(qkv: Tensor) -> str | None:
-    """(B, N, 3, H, D), channels of a head side by side, D up to 128."""
-    if refusal := _common(qkv):
-        return refusal
-    if qkv.ndim != 5 or qkv.shape[2] != 3:
-        return f"not (B, N, 3, H, D): {tuple(qkv.shape)}"
-    return _attention(WIDEST_HEAD, qkv)
-
-
-def wide_attention(q: Tensor, k: Tensor, v: Tensor) -> str | None:
-    """q, k, v (B, N, C), channels side by side, C up to 512."""
-    if refusal := _common(q, k, v):
-        return refusal
-    if q.ndim != 3 or q.shape != k.shape or q.shape != v.shape:
-        return f"not three times (B, N, C): q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
-    return _attention(WIDEST_SINGLE_HEAD, q, k, v)
-
-
-def _attention(widest: int, *tensors: Tensor) -> str | None:
-    if any(t.dtype != tensors[0].dtype for t in tensors):
-        return "inputs of different dtypes: " + ", ".join(str(t.dtype) for t in tensors)
-    if tensors[0].shape[-1] > widest:
-        return f"{tensors[0].shape[-1]} channels per head, at most {widest}"
-    return None if all(t.stride(-1) == 1 for t in tensors) else "channels of a head are not side by side in memory"
-
-
-def _dense(x: Tensor) -> bool:
-    """Whether the elements fill one block of memory, in any order of dimensions."""
-    expected = 1
-    for stride, size in sorted((stride, size) for stride, size in zip(x.stride(), x.shape, strict=True) if size > 1):
-        if stride != expected:
-            return False
-        expected *= size
-    return True
+    if any(t.dtype != q.dtype for t in (k, v)):
+        return f"inputs of different dtypes: {q.dtype}, {k.dtype}, {v.dtype}"
+    if q.dtype == torch.float32:
+        return "dtype float32 is not one of bfloat16, float16"
+    if not 1 <= k.shape[1] <= MOST_TOKENS:
+        return f"{k.shape[1]} tokens, must be 1 to {MOST_TOKENS}"
+    if q.shape[-1] > WIDEST_HEAD:
+        return f"{q.shape[-1]} channels per head, at most {WIDEST_HEAD}"
+    side_by_side = all(t.stride(-1) == 1 for t in (q, k, v))
+    return None if side_by_side else "channels of a head are not side by side in memory"

@@ -10,12 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def affine_step(latent: Tensor, noise: Tensor, alpha: float) -> Tensor:
-    """The one step, l_0 = (l_t - sqrt(1 - a) eps) / sqrt(a); any shape, in float32, rounded once."""
-    step: Tensor = (latent.float() - (1.0 - alpha) ** 0.5 * noise.float()) / alpha**0.5
-    return step.to(latent.dtype)
-
-
 def geglu(x: Tensor) -> Tensor:
     """h * gelu(g), (..., 2 C) to (..., C); h is the first half, the GELU is the exact one (erf)."""
     hidden, gate = x.chunk(2, -1)
@@ -32,17 +26,6 @@ def guided_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attention of q (B, N, H, D) to k, v (B, T, H, D): (B, N, H, D), contiguous."""
     heads_first = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
     return heads_first.transpose(1, 2).contiguous()
-
-
-def self_attention(qkv: Tensor) -> Tensor:
-    """Attention of packed qkv (B, N, 3, H, D): (B, N, H, D), contiguous."""
-    return guided_attention(*qkv.unbind(2))
-
-
-def wide_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention with one head as wide as the features, q, k, v (B, N, C): (B, N, C), contiguous."""
-    one_head = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])  # fused of four dimensions alone
-    return one_head[:, 0].contiguous()
 
 
 def softmax_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ pytest tests/test_graphs.py
 import torch
 from tiny import codec
 
+from sodec.kernels import dispatch
 from sodec.models.flow import Flow
 from sodec.models.graphs import CAPACITY, GraphedDecoder, SizeCache
 
@@ -19,6 +20,19 @@ def test_the_cache_is_bounded_and_drops_what_was_unused_longest():
     assert len(cache) == 2
     assert cache.get("b") is None
     assert (cache.get("a"), cache.get("c")) == (1, 3)
+
+
+def test_a_first_decode_and_a_captured_one_use_the_same_kernels(monkeypatch):
+    modes = []
+    model = codec().model
+    decoder = GraphedDecoder(model, lambda decode, inputs: modes.append(dispatch._in_graphs.get()) or decode)
+    monkeypatch.setattr(decoder, "decode", lambda *inputs: modes.append(dispatch._in_graphs.get()) or inputs)
+    inputs = torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4), torch.tensor([50.0])
+    decoder(*inputs)
+    assert modes == [True]
+    decoder(*inputs)
+    assert modes[:2] == [True, True]
+    assert not dispatch._in_graphs.get()
 
 
 def test_a_size_is_captured_when_met_again_and_the_oldest_goes():

@@ -72,20 +72,6 @@ def check(name, exact, *args):
     assert error <= 2 * allowed + 1e-6 * wanted.abs().max().item() + 1e-7
 
 
-def exact_step(latent, noise, alpha):
-    return (latent - math.sqrt(1 - alpha) * noise) / math.sqrt(alpha)
-
-
-@needs_triton
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(1,), (1, 4, 9, 7), (2, 32, 13, 11), (1000,)])
-def test_affine_step(shape, dtype):
-    latent, noise = draw(*shape, dtype=dtype), draw(*shape, dtype=torch.float32, mean=0.0)
-    if len(shape) == 4:
-        latent, noise = (t.contiguous(memory_format=torch.channels_last) for t in (latent, noise))
-    check("affine_step", exact_step, latent, noise, 0.0047)
-
-
 @needs_triton
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("rows", "width"), [((1,), 1), ((63,), 40), ((7, 11), 130), ((1000,), 64)])
@@ -113,11 +99,11 @@ def test_group_norm_silu_far_from_zero():
 
 
 @needs_triton
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", DTYPES[1:])
 @pytest.mark.parametrize(
     ("b", "n", "t", "h", "d"),
     [(1, 1, 1, 1, 32), (2, 63, 7, 2, 40), (1, 77, 77, 3, 64), (1, 1000, 77, 2, 32), (1, 63, 128, 1, 128),
-     (1, 77, 129, 2, 32), (1, 130, 300, 1, 24)],
+     (1, 130, 17, 1, 24)],
 )  # fmt: skip
 def test_guided_attention(b, n, t, h, d, dtype):
     q = draw(b, n, h, d, dtype=dtype)
@@ -125,35 +111,15 @@ def test_guided_attention(b, n, t, h, d, dtype):
     check("guided_attention", reference.softmax_attention, q, k, v)
 
 
-@needs_triton
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(
-    ("b", "n", "h", "d"), [(1, 1, 1, 32), (2, 63, 2, 40), (1, 77, 2, 64), (1, 256, 1, 32), (1, 1000, 1, 32)]
-)
-def test_self_attention(b, n, h, d, dtype):
-    check("self_attention", lambda qkv: reference.softmax_attention(*qkv.unbind(2)), draw(b, n, 3, h, d, dtype=dtype))
-
-
-@needs_triton
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("b", "n", "c"), [(1, 1, 512), (1, 63, 512), (2, 77, 384), (1, 200, 24)])
-def test_wide_attention(b, n, c, dtype):
-    q, k, v = draw(b, n, 3, c, dtype=dtype).unbind(2)
-    check("wide_attention", lambda *qkv: reference.softmax_attention(*(t[:, :, None] for t in qkv))[:, :, 0], q, k, v)
-
-
-def samples(dtype=torch.float32):
+def samples():
     """One input for every kernel."""
-    x = draw(1, 8, 5, 3, dtype=dtype).contiguous(memory_format=torch.channels_last)
-    one = torch.ones(8, device=DEVICE, dtype=dtype)
-    q = draw(1, 5, 2, 16, dtype=dtype)
+    x = draw(1, 8, 5, 3, dtype=torch.float16).contiguous(memory_format=torch.channels_last)
+    ones = torch.ones(8, device=DEVICE, dtype=torch.float16)
+    q = draw(1, 5, 2, 16, dtype=torch.float16)
     return {
-        "affine_step": (x, x, 0.5),
-        "geglu": (draw(3, 10, dtype=dtype),),
-        "group_norm_silu": (x, 2, one, one, 1e-5, True),
+        "geglu": (draw(3, 10, dtype=torch.float16),),
+        "group_norm_silu": (x, 2, ones, ones, 1e-5, True),
         "guided_attention": (q, q[:, :3], q[:, :3]),
-        "self_attention": (draw(1, 5, 3, 2, 16, dtype=dtype),),
-        "wide_attention": (draw(1, 5, 32, dtype=dtype),) * 3,
     }
 
 
@@ -166,7 +132,7 @@ def test_operator_is_registered_with_its_fake(name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", dispatch.KERNELS)
-def test_automatic_is_pytorch_until_a_kernel_has_won(name, monkeypatch):
+def test_automatic_is_pytorch_unless_a_kernel_has_won(name, monkeypatch):
     args = samples()[name]
     plain = getattr(reference, name)(*args)
     monkeypatch.setattr(launch, "config", lambda *_: pytest.fail("a kernel was launched"))
@@ -186,33 +152,29 @@ def test_a_winner_is_used_and_one_setting_switches_it_off(name, monkeypatch):
     monkeypatch.setenv("SODEC_KERNELS", f"{name}=torch")
     getattr(dispatch, name)(*args)
     assert launched == [name]
-    # An input that the kernel does not serve goes to PyTorch, which is not asked for explicitly.
+    # An input that the kernel does not serve goes to PyTorch, since nobody asked for the kernel by name.
     monkeypatch.delenv("SODEC_KERNELS")
     getattr(dispatch, name)(*(a.double() if isinstance(a, torch.Tensor) else a for a in args))
     assert launched == [name]
 
 
-X = "affine_step"  # its sample is a plain (1, 8, 5, 3) in channels_last memory
+G, A = "group_norm_silu", "guided_attention"
 REFUSED = {
     "dtype torch.float64": ("geglu", lambda s: [s["geglu"][0].double()]),
     "is not even": ("geglu", lambda s: [s["geglu"][0][:, :9]]),
     "not contiguous": ("geglu", lambda s: [s["geglu"][0][:, :8]]),
     "no elements": ("geglu", lambda s: [s["geglu"][0][:0]]),
     "requires a gradient": ("geglu", lambda s: [s["geglu"][0].clone().requires_grad_()]),
-    "3 groups do not divide 8 channels": ("group_norm_silu", lambda s: [s[X][0], 3, *s["group_norm_silu"][2:4]]),
-    "channels_last": ("group_norm_silu", lambda s: [s[X][0].contiguous(), *s["group_norm_silu"][1:4]]),
-    r"are not \(8,\)": ("group_norm_silu", lambda s: [s[X][0], 2, *[torch.ones(4, device=DEVICE)] * 2]),
-    "differ in shape or layout": ("affine_step", lambda s: [s[X][0], s[X][0].contiguous(), 0.5]),
-    "not dense": ("affine_step", lambda s: [*[s[X][0][:, ::2]] * 2, 0.5]),
-    r"alpha 0.0 is not": ("affine_step", lambda s: [*s[X][:2], 0.0]),
-    "shapes do not match": ("guided_attention", lambda s: [s["guided_attention"][0], *s["wide_attention"][:2]]),
-    "no tokens": ("guided_attention", lambda s: [s["guided_attention"][0], *[s["guided_attention"][1][:, :0]] * 2]),
-    "different dtypes": ("guided_attention", lambda s: [s["guided_attention"][0].half(), *s["guided_attention"][1:]]),
-    "129 channels per head": ("self_attention", lambda s: [torch.ones(1, 2, 3, 1, 129, device=DEVICE)]),
-    r"not \(B, N, 3, H, D\)": ("self_attention", lambda s: [s["guided_attention"][0]]),
-    "not side by side": ("self_attention", lambda s: [s["self_attention"][0].transpose(3, 4)]),
-    "513 channels per head": ("wide_attention", lambda s: [torch.ones(1, 2, 513, device=DEVICE)] * 3),
-    "not three times": ("wide_attention", lambda s: [*s["wide_attention"][:2], s["guided_attention"][0]]),
+    "3 groups do not divide 8 channels": (G, lambda s: [s[G][0], 3, *s[G][2:4]]),
+    "channels_last": (G, lambda s: [s[G][0].contiguous(), *s[G][1:4]]),
+    r"are not \(8,\)": (G, lambda s: [s[G][0], 2, *[torch.ones(4, device=DEVICE)] * 2]),
+    "shapes do not match": (A, lambda s: [s[A][0], s[A][1][..., :8], s[A][2][..., :8]]),
+    "0 tokens, must be 1 to 128": (A, lambda s: [s[A][0], *[s[A][1][:, :0]] * 2]),
+    "129 tokens, must be 1 to 128": (A, lambda s: [s[A][0], *[s[A][1][:, :1].repeat(1, 129, 1, 1)] * 2]),
+    "different dtypes": (A, lambda s: [s[A][0].bfloat16(), *s[A][1:]]),
+    "float32 is not one of": (A, lambda s: [t.float() for t in s[A]]),
+    "129 channels per head": (A, lambda s: [torch.ones(1, 2, 1, 129, device=DEVICE).half()] * 3),
+    "not side by side": (A, lambda s: [t.transpose(2, 3) for t in s[A]]),
 }
 
 
@@ -253,8 +215,21 @@ def test_settings():
     for wrong in ("cuda", "geglu", "geglu=on", "gelu=torch", "=torch"):
         with pytest.raises(DeviceError, match="SODEC_KERNELS"):
             dispatch.parse(wrong)
-    with pytest.raises(DeviceError, match="choice 'fast'"):
+    with pytest.raises(DeviceError, match=r"choice must be one of auto, triton, torch \(got 'fast'\)"):
         dispatch.geglu(torch.ones(2, 4), choice="fast")
+
+
+def test_some_kernels_win_only_where_launches_are_replayed(monkeypatch):
+    monkeypatch.setattr(launch, "architecture", lambda _: "sm90")
+    device = torch.device("cpu")
+
+    def winners():
+        return [name for name in dispatch.KERNELS if launch.won(name, device, dispatch._in_graphs.get())]
+
+    assert winners() == ["group_norm_silu"]
+    with dispatch.in_graphs():
+        assert winners() == list(dispatch.KERNELS)
+    assert winners() == ["group_norm_silu"]
 
 
 def test_launch_configurations(monkeypatch):
@@ -262,10 +237,10 @@ def test_launch_configurations(monkeypatch):
     assert {"sm80", "sm90", "default", "interpreter"} == set(content["configs"])
     for section in content["configs"].values():
         assert set(section) == set(dispatch.KERNELS)
-        for by_width in section.values():
-            assert set(by_width) == {"16", "32"}
+        for name, by_width in section.items():
+            assert set(by_width) == ({"16"} if name == "guided_attention" else {"16", "32"})
             for config in by_width.values():
-                tiles = [size for key, size in config.items() if key.isupper() and key not in ("PROGRAMS", "SPLIT")]
+                tiles = [size for key, size in config.items() if key.isupper() and key != "PROGRAMS"]
                 assert all(size & (size - 1) == 0 for size in tiles)
     monkeypatch.setattr(launch, "architecture", lambda _: "sm75000")
     assert launch.config("geglu", torch.ones(1)) == content["configs"]["default"]["geglu"]["32"]

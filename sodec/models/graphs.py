@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from ..kernels import dispatch
 from .flow import Flow
 from .model import SodecModel
 
@@ -73,8 +74,10 @@ class GraphedDecoder:
         if graph is None:
             if self._met.get(key) is None:
                 self._met.put(key, True)
-                return self.decode(y_hat, w, quality)
-            graph = self._capture(self.decode, (y_hat, w, quality))
+                with dispatch.in_graphs():  # a first decode has the pixels of those that follow
+                    return self.decode(y_hat, w, quality)
+            with dispatch.in_graphs():
+                graph = self._capture(self.decode, (y_hat, w, quality))
             self.graphs.put(key, graph)
         return graph(y_hat, w, quality)
 
