@@ -1,12 +1,15 @@
 """The format SODEC for Pillow: `Image.open("x.sodec")`, `image.save("x.sodec", quality=50)`, after `import sodec`.
 
 Opening reads the header, and no torch is imported before pixels are asked for. `draft`, and so `thumbnail`, decode the
-preview.
+preview. This module is part of `import sodec`, so it imports neither Pillow nor NumPy: `pillow_file.py` does the work.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import io
+import os
 import sys
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -16,13 +19,12 @@ from typing import IO, TYPE_CHECKING, Any
 from ..stream import MAGIC
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from PIL import Image
 
 FORMAT = "SODEC"
 SUFFIX, MIME = ".sodec", "image/x-sodec"
-SAVE_OPTIONS = ("quality", "target_bpp", "max_bytes", "metadata", "first_frame", "model", "device")
 
 
 def register_when_imported() -> None:
@@ -71,6 +73,47 @@ def _register(image: Any) -> None:
     image.register_save(FORMAT, _save)
     image.register_extension(FORMAT, SUFFIX)
     image.register_mime(FORMAT, MIME)
+    if not hasattr(image.Image.save, "__wrapped__"):
+        image.Image.save = _save_whole(image.Image.save)
+
+
+def _save_whole(save: Callable[..., None]) -> Callable[..., None]:
+    """`Image.save` that replaces a .sodec file once the new one is complete; other formats are saved as ever.
+
+    Pillow opens a file, and so empties it, before the format's writer sees the options: a bad quality, or a target that
+    can't be met, would leave 0 bytes in place of what was there.
+    """
+
+    @functools.wraps(save)
+    def save_whole(
+        self: Image.Image, fp: str | bytes | os.PathLike[str] | IO[bytes], format: str | None = None, **params: Any
+    ) -> None:
+        if not isinstance(fp, (str, bytes, os.PathLike)) or not _is_sodec(fp, format):
+            save(self, fp, format, **params)
+            return
+        buffer = io.BytesIO()
+        save(self, buffer, FORMAT, **params)
+        _write(fp, buffer.getvalue())
+
+    return save_whole
+
+
+def _is_sodec(path: str | bytes | os.PathLike[str], kind: str | None) -> bool:
+    return kind.upper() == FORMAT if kind else os.fsdecode(path).lower().endswith(SUFFIX)
+
+
+def _write(path: str | bytes | os.PathLike[str], data: bytes) -> None:
+    """Raises what `open` does where the file can't be written."""
+    from pathlib import Path
+
+    from ..files import write_file
+
+    try:
+        write_file(Path(os.fsdecode(path)), data)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), os.fsdecode(path)) from None
 
 
 def _open(file: IO[bytes], name: str | bytes) -> Any:
@@ -80,8 +123,6 @@ def _open(file: IO[bytes], name: str | bytes) -> Any:
 
 
 def _save(image: Image.Image, file: IO[bytes], name: str | bytes) -> None:
-    """Options of `Image.save`: those of `sodec.compress`."""
-    from ..api import compress
+    from .pillow_file import encoded
 
-    options = {key: image.encoderinfo[key] for key in SAVE_OPTIONS if key in image.encoderinfo}
-    file.write(compress(image, **options))
+    file.write(encoded(image, image.encoderinfo))

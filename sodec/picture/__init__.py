@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
 
 PictureLike = Union[
-    str, os.PathLike[str], bytes, bytearray, memoryview, IO[bytes], Image.Image, np.ndarray, "torch.Tensor"
+    str, os.PathLike[str], bytes, bytearray, memoryview, IO[bytes], Image.Image, np.ndarray, "torch.Tensor", "Picture"
 ]
 
 PLAIN = ("1", "L", "P", "PA", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX")  # modes of 8 bits and RGB
@@ -376,7 +376,7 @@ def _top(image: Image.Image, depth: int) -> float:
     else:
         if image.mode == "F" and not np.isfinite(np.asarray(image)).all():
             raise UnsupportedPictureError("the picture has NaN or infinite values")
-        highest = image.getextrema()[1]
+        highest: Any = image.getextrema()[1]
         tops = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0, 2.0**31 - 1)
         top = next((value for value in tops if highest <= value), tops[-1])
     warn(f"the picture is of mode {image.mode}; its values 0..{top:.0f} are converted to 8 bits")

@@ -77,9 +77,9 @@ def checked(metadata: Mapping[str, bytes]) -> dict[str, bytes]:
     return {name: data for name, data in metadata.items() if 0 < len(data) <= MAX_METADATA}
 
 
-def pillow_info(metadata: Mapping[str, bytes]) -> dict[str, Any]:
+def pillow_info(metadata: Mapping[str, bytes]) -> dict[str | tuple[int, int], Any]:
     """A stream's metadata under Pillow's names; "dpi" is that of EXIF."""
-    info: dict[str, Any] = {PILLOW_NAMES[name]: data for name, data in metadata.items()}
+    info: dict[str | tuple[int, int], Any] = {PILLOW_NAMES[name]: data for name, data in metadata.items()}
     try:
         resolution = exif.dpi(metadata["exif"]) if "exif" in metadata else None
     except exif.BrokenExifError:
@@ -87,7 +87,39 @@ def pillow_info(metadata: Mapping[str, bytes]) -> dict[str, Any]:
     return info if resolution is None else info | {"dpi": resolution}
 
 
-def save_options(kind: str, info: Mapping[str, Any]) -> dict[str, Any]:
+def given(options: Mapping[str, Any], own: Mapping[str, bytes]) -> dict[str, bytes]:
+    """`own` metadata of a picture, with those in their place that a caller of `Image.save` gives as `options`.
+
+    An empty value drops what the picture has. Broken EXIF is left out with a warning; `TypeError` for other types.
+    """
+    metadata = dict(own)
+    if "exif" in options:
+        metadata["exif"] = _given_exif(options["exif"] or b"")
+    if "xmp" in options:
+        xmp = options["xmp"] or b""
+        metadata["xmp"] = xmp.encode() if isinstance(xmp, str) else _bytes("xmp", xmp)
+    resolution = _dpi(options.get("dpi"))
+    if resolution is not None:
+        metadata["exif"] = exif.with_dpi(metadata.get("exif", b""), resolution)
+    return checked(metadata)
+
+
+def _given_exif(value: Any) -> bytes:
+    raw = value if isinstance(value, Image.Exif) else _bytes("exif", value)
+    try:
+        return _from_tags(raw) if isinstance(raw, Image.Exif) else exif.upright(raw) if raw else b""
+    except Exception as error:  # of many kinds
+        warn(f"the EXIF that is given is broken and left out: {error}")
+        return b""
+
+
+def _bytes(name: str, value: Any) -> bytes:
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    raise TypeError(f"{name} must be bytes (got {type(value).__name__})")
+
+
+def save_options(kind: str, info: Mapping[Any, Any]) -> dict[str, Any]:
     """Options of `Image.save` that write the metadata in `info`, under Pillow's names, to a file of the format `kind`.
 
     What the format does not take is left out with a warning. Whether it does is tried on a small picture.
@@ -143,9 +175,15 @@ def _as_tags(raw: bytes) -> Image.Exif:
 
 def _with_text_as_bytes(tags: dict[int, Any]) -> dict[int, Any]:
     """Pillow reads text as Latin-1, in which every byte is a character, and writes question marks for most of them."""
+
+    def encode(text: str) -> bytes:
+        try:
+            return text.encode("latin-1")
+        except UnicodeEncodeError:  # set by the caller
+            return text.encode()
+
     return {
-        tag: value.encode("latin-1") if isinstance(value, str) and not value.isascii() else value
-        for tag, value in tags.items()
+        tag: encode(value) if isinstance(value, str) and not value.isascii() else value for tag, value in tags.items()
     }
 
 

@@ -148,5 +148,5 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 def seekable(source: Any) -> IO[bytes]:
     """`source`, a binary file, as one that can seek: a pipe is read to its end."""
     if hasattr(source, "seekable") and source.seekable():
-        return source  # type: ignore[no-any-return]
+        return source
     return io.BytesIO(source.read())

@@ -85,7 +85,10 @@ def _candidates(image: Image.Image) -> list[Image.Image]:
 
 
 def _transparent(image: Image.Image) -> bool:
-    return image.mode in ("RGBA", "LA") and image.getchannel("A").getextrema()[0] < 255
+    if image.mode not in ("RGBA", "LA"):
+        return False
+    lowest: Any = image.getchannel("A").getextrema()[0]
+    return bool(lowest < 255)
 
 
 def _save(image: Image.Image, kind: str, options: dict[str, Any], carried: dict[str, Any]) -> bytes:
