@@ -36,7 +36,7 @@ from sodec.bench.report import chart, summary, text
 from sodec.bench.run import Report, bench, end_of_traceback
 from sodec.errors import DeviceError
 from sodec.models import SD21, SD21_TINY
-from sodec.models.load import resolve_device
+from sodec.pipeline.device import resolve_device
 
 SIZES = {"sd21": [(512, 512), (768, 512)], "lite": [(512, 512), (768, 512), (1920, 1080)]}
 MORE = [(1920, 1080)]  # of sd21, where there is no limit

@@ -14,8 +14,9 @@ from sodec.codec import Codec
 from sodec.extras import require
 from sodec.models import ModelConfig, SodecModel
 from sodec.models.coding import pad_to
-from sodec.models.load import DTYPES, read_model
+from sodec.models.files import read_model
 from sodec.models.prepare import prepare
+from sodec.pipeline.device import DTYPES
 from sodec.pipeline.engine import Engine
 
 # The last module of each UNet's encoder half, its middle included, which is what a control branch copies.

@@ -16,11 +16,12 @@ from . import picture
 from .errors import DamageWarning, DeviceError, UnknownModelError, ViewError, warn
 from .files import StreamLike, read_stream
 from .models import SodecModel
-from .models.load import load_model, resolve_device, resolve_dtype
+from .models.files import load_model
 from .picture import PictureLike
 from .pipeline import device as devices
 from .pipeline import rate
 from .pipeline.decoder import TileSource, decode
+from .pipeline.device import resolve_device, resolve_dtype
 from .pipeline.encoder import encode
 from .pipeline.engine import Engine
 from .pipeline.rate import checked_quality as checked_quality

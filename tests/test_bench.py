@@ -24,7 +24,7 @@ from sodec.bench.report import text
 from sodec.cli import commands as cli
 from sodec.models import SD21_TINY, TINY
 from sodec.models.coding import QualityGain
-from sodec.models.load import empty
+from sodec.models.files import empty
 from sodec.models.prepare import prepare
 
 CPU = torch.device("cpu")

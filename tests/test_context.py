@@ -13,8 +13,9 @@ from tiny import codec
 from sodec.entropy import SKIP
 from sodec.models import CONFIGS, LITE, TINY, SodecModel
 from sodec.models.blocks import PLACE, CrossAttention, positions, steady
-from sodec.models.coding import Context, first_half
-from sodec.models.load import read_model
+from sodec.models.coding import first_half
+from sodec.models.files import read_model
+from sodec.models.lite import Context
 from sodec.pipeline.tiles import Box
 from sodec.stream import symbols
 from sodec.weights import find

@@ -21,9 +21,9 @@ import sodec
 from sodec.cli import main
 from sodec.errors import UnknownModelError, WeightsError
 from sodec.models import SD21_TINY, ModelConfig
-from sodec.models.dinov2 import Dinov2
-from sodec.models.stable_diffusion import DiffusionUNet, VaeDecoder
-from sodec.models.start import start
+from sodec.models.sd21 import DiffusionUNet, VaeDecoder
+from sodec.models.sd21.start import start
+from sodec.models.sd21.vit import Dinov2
 from sodec.weights.hub import located
 
 PUBLIC = SD21_TINY.public

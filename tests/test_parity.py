@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from sodec.models import SD21, SD21_TINY
-from sodec.models.dinov2 import Dinov2
-from sodec.models.public import vit_tensors
-from sodec.models.stable_diffusion import DiffusionUNet, VaeDecoder
+from sodec.models.sd21 import DiffusionUNet, VaeDecoder
+from sodec.models.sd21.public import vit_tensors
+from sodec.models.sd21.vit import Dinov2
 
 SIZES = [pytest.param(SD21_TINY, id="reduced"), pytest.param(SD21, id="full", marks=pytest.mark.slow)]
 

@@ -25,7 +25,7 @@ import sodec
 from sodec.cli import main
 from sodec.errors import TrainingError
 from sodec.models import SD21_TINY, TINY, SodecModel
-from sodec.models.export import TRAINING_FILE
+from sodec.models.files import TRAINING_FILE
 from sodec.stream.container import read
 from sodec.train import losses
 from sodec.train.checkpoint import export, parts_of, restore

@@ -13,11 +13,9 @@ from torch import Tensor
 from .. import weights
 from ..models import ModelConfig, SodecModel
 from ..models.coding import QualityGain
-from ..models.decoding import LatentDecoder
-from ..models.export import coding_of, networks_of
-from ..models.load import empty, fill
+from ..models.files import coding_of, empty, fill, networks_of
+from ..models.lite import LatentDecoder, UNet
 from ..models.scale_network import ScaleNetwork
-from ..models.unet import UNet
 
 IN_MEMORY = "random"  # stands for the folder
 

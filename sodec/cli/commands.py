@@ -225,7 +225,7 @@ def init(model: str, output: Path, **options: Any) -> None:
       sodec init sd21 --unet stable-diffusion-2-1-base --vit dinov2-base -o start
       sodec train compression --model sd21 --start start --data pictures --out run --steps 100000
     """
-    from ..models.start import start
+    from ..models.sd21.start import start
 
     bundle = start(output, **{name: value for name, value in options.items() if value is not None}, base=model)
     click.echo(f"{output}: model {bundle.name}, weights {bundle.fingerprint.hex()}, untrained")

@@ -46,7 +46,7 @@ def resolve(inputs: Sequence[Path], output: str | None, own: frozenset[str] | No
     """
     sources = list(inputs)
     if output is None:
-        if len(sources) == 2 and _may_be_output(*sources, own):
+        if len(sources) == 2 and _may_be_output(sources[0], sources[1], own):
             output = str(sources.pop())
         else:
             raise OutputError(f"no output is given: -o FILE, or -o FOLDER for several (as in {sources[0]} -o OUTPUT)")

@@ -101,9 +101,9 @@ def find_jobs(
     taken: set[Path] = set()
     for entry in inputs:
         if entry.is_dir():
-            found = ((path, path.parent.relative_to(entry)) for path in _files(entry, recursive, left_out))
+            found = [(path, path.parent.relative_to(entry)) for path in _files(entry, recursive, left_out)]
         else:
-            found = iter([(entry, Path())])
+            found = [(entry, Path())]
         for path, folder in found:
             if entry.is_dir() and path.suffix.lower() not in suffixes:
                 left_out[path.suffix.lower()] += 1

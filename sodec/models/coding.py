@@ -1,84 +1,19 @@
-"""The coding side: analysis E, hyper-analysis H_a, the mean of y, and the gain that is quality."""
+"""What both models share of coding: the quantiser, the two halves of y, and the quality as gains and shifts."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import ResBlock, Upsample, conv
 from .config import ModelConfig
 
-
-class Analysis(nn.Module):
-    """E: picture (B, 3, H, W) in 0..1, H and W multiples of 16, to y (B, Cy, H/16, W/16)."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        a, b, c = config.analysis
-        self.enter = conv(48, a)
-        self.body = nn.Sequential(
-            ResBlock(a), conv(a, b, 3, 2), ResBlock(b), conv(b, c, 3, 2), ResBlock(c), ResBlock(c)
-        )  # fmt: skip
-        self.leave = conv(c, config.y_channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.leave(F.silu(self.body(self.enter(F.pixel_unshuffle(x - 0.5, 4)))))
-
-
-class HyperAnalysis(nn.Module):
-    """H_a: y (B, Cy, h, w), padded to multiples of 4 by its edge, to z (B, Cz, ceil(h/4), ceil(w/4))."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.enter = conv(config.y_channels, config.hyper)
-        self.down = conv(config.hyper, config.hyper, 3, 2)
-        self.leave = conv(config.hyper, config.z_channels, 3, 2)
-        with torch.no_grad():
-            self.leave.weight.mul_(64.0)  # z is rounded: at first it has to say something at all
-
-    def forward(self, y: Tensor) -> Tensor:
-        return self.leave(F.silu(self.down(F.silu(self.enter(pad_to(y, 4))))))
-
-
-class HyperSynthesis(nn.Module):
-    """Features at 1/16 from z (B, Cz, h, w): (B, outputs, 4 h, 4 w). The mean of y is one, w (H_s) another."""
-
-    def __init__(self, config: ModelConfig, outputs: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            conv(config.z_channels, config.hyper, 1), nn.SiLU(), Upsample(config.hyper, 64, 3), nn.SiLU(),
-            Upsample(64, 64, 3), nn.SiLU(), conv(64, outputs),
-        )  # fmt: skip
-
-    def forward(self, z: Tensor) -> Tensor:
-        # z reaches tens, weights expect about one
-        return self.layers(z * 0.25)
-
-
-class Context(nn.Module):
-    """The mean of one half of y, given the other: mu(z) (B, Cy, h, w) and what was coded of the first half to the mean.
-
-    The halves are a checkerboard, whose colours are swapped for the second half of the channels, so that every
-    element has neighbours and other channels of its place among what is known (as He et al., CVPR 2021; there for the
-    scale too, which here has to be an integer of z alone). A mean may be float: symbols don't depend on it.
-    """
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.enter = conv(2 * config.y_channels, config.context)
-        self.leave = conv(config.context, config.y_channels)
-        with torch.no_grad():
-            self.leave.weight.mul_(0.1)
-
-    def forward(self, mean: Tensor, residual: Tensor) -> Tensor:
-        """`residual` is what y_hat exceeds `mean` by in the first half; its second half is not looked at."""
-        first = first_half(mean)
-        known = torch.cat([mean, residual * first], 1).to(self.enter.weight.dtype)
-        return mean + self.leave(F.silu(self.enter(known))).to(mean.dtype) * ~first
+if TYPE_CHECKING:
+    from .lite import Context
 
 
 def quantise(

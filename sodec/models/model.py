@@ -11,32 +11,39 @@ nor the sum: its mu is of z, its picture D_m(l_0).
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from .blocks import Origin, PixelDecoder
-from .coding import Analysis, Context, HyperAnalysis, HyperSynthesis, QualityGain, QualityShift
+from . import lite
+from .blocks import Origin
+from .coding import QualityGain
 from .config import ModelConfig
-from .decoding import LatentDecoder, Projection, Transformation, VisionTransformer
-from .dinov2 import Dinov2
 from .flow import Flow
-from .hific import HificAnalysis, HificGenerator, HificHyperAnalysis, HificHyperSynthesis
-from .resampler import Resampler
+from .lite import Context, LatentDecoder, UNet
 from .scale_network import ScaleNetwork
-from .stable_diffusion import DiffusionUNet, VaeDecoder
-from .unet import UNet
+from .sd21 import DiffusionUNet, VaeDecoder
+from .sd21.hific import (
+    DoublingTransformation,
+    HificAnalysis,
+    HificGenerator,
+    HificHyperAnalysis,
+    HificHyperSynthesis,
+)
+from .sd21.vit import Dinov2, Resampler
 
-
-class FidelityDecoder(nn.Module):
-    """D_a: y_hat (B, Cy, h, w) to the fidelity picture x_f (B, 3, 16 h, 16 w), about 0..1."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.shift = QualityShift(config, config.fidelity[0])
-        self.decoder = PixelDecoder(config.y_channels, config.fidelity, config.fidelity_blocks)
-
-    def forward(self, y_hat: Tensor, quality: Tensor) -> Tensor:
-        return self.decoder(y_hat, self.shift(quality).to(y_hat.dtype))
+# The class of each part, by family; what a part takes and gives is the same in both.
+LITE_PARTS: dict[str, Any] = {
+    "analysis": lite.Analysis, "hyper_analysis": lite.HyperAnalysis, "synthesis": lite.HyperSynthesis,
+    "fidelity": lite.FidelityDecoder, "vit": lite.VisionTransformer, "projection": lite.Projection,
+    "transform": lite.Transformation, "unet": lite.UNet, "latent_decoder": lite.LatentDecoder,
+}  # fmt: skip
+SD21_PARTS: dict[str, Any] = {
+    "analysis": HificAnalysis, "hyper_analysis": HificHyperAnalysis, "synthesis": HificHyperSynthesis,
+    "fidelity": HificGenerator, "vit": Dinov2, "projection": Resampler,
+    "transform": DoublingTransformation, "unet": DiffusionUNet, "latent_decoder": VaeDecoder,
+}  # fmt: skip
 
 
 def cumulative_alphas(config: ModelConfig) -> Tensor:
@@ -49,7 +56,7 @@ def cumulative_alphas(config: ModelConfig) -> Tensor:
 class SodecModel(nn.Module):
     """Every part of SODEC, of the sizes in `config`. Parts are attributes; training freezes them by name.
 
-    What differs between `lite` and `sd21` is the class of a part, chosen here; what it takes and gives is the same.
+    `lite` and `sd21` differ in the classes of their parts, `LITE_PARTS` and `SD21_PARTS`.
 
     Attributes
     ----------
@@ -64,21 +71,20 @@ class SodecModel(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        small = config.sizes is None
-        synthesis = HyperSynthesis if small else HificHyperSynthesis
-        self.analysis = Analysis(config) if small else HificAnalysis(config)
-        self.hyper_analysis = HyperAnalysis(config) if small else HificHyperAnalysis(config)
+        parts = LITE_PARTS if config.sizes is None else SD21_PARTS
+        self.analysis = parts["analysis"](config)
+        self.hyper_analysis = parts["hyper_analysis"](config)
         self.gain = QualityGain(config)
-        self.mean = synthesis(config, config.y_channels)
+        self.mean = parts["synthesis"](config, config.y_channels)
         self.scale_network = ScaleNetwork(config)
         self.context = Context(config) if config.context else None
-        self.content = synthesis(config, config.content)
-        self.fidelity = FidelityDecoder(config) if small else HificGenerator(config)
-        self.vit = VisionTransformer(config) if small else Dinov2(config)
-        self.projection = Projection(config) if small else Resampler(config)
-        self.transform = Transformation(config)
-        self.unet = UNet(config) if small else DiffusionUNet(config)
-        self.latent_decoder = LatentDecoder(config) if small else VaeDecoder(config)
+        self.content = parts["synthesis"](config, config.content)
+        self.fidelity = parts["fidelity"](config)
+        self.vit = parts["vit"](config)
+        self.projection = parts["projection"](config)
+        self.transform = parts["transform"](config)
+        self.unet = parts["unet"](config)
+        self.latent_decoder = parts["latent_decoder"](config)
         self.register_buffer("alphas", cumulative_alphas(config), persistent=False)
         a = float(self.alphas[config.timestep])
         self.one_step = (a**-0.5, -((1 - a) ** 0.5) * a**-0.5)

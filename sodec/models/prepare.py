@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from .blocks import CrossAttention, JoinedLinear, ResBlock, joined_linear
-from .dinov2 import DEVIATION, MEAN, Dinov2
-from .dinov2 import Layer as VitLayer
+from .lite import UNet
 from .model import SodecModel
-from .stable_diffusion import DiffusionUNet, VaeDecoder
-from .stable_diffusion.resnet import ResnetBlock
-from .stable_diffusion.transformer import TokenAttention
-from .unet import UNet
+from .sd21 import DiffusionUNet, VaeDecoder
+from .sd21.resnet import ResnetBlock
+from .sd21.transformer import TokenAttention
+from .sd21.vit import DEVIATION, MEAN, Dinov2
+from .sd21.vit import Layer as VitLayer
 
 
 @dataclass

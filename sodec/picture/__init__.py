@@ -119,7 +119,8 @@ def load(
 def to_pil(picture: Picture) -> Image.Image:
     """PIL image of mode RGB, L, RGBA or LA, whose `info` has the metadata under Pillow's names."""
     image = Image.fromarray(to_array(picture))
-    image.info |= metadata_of.pillow_info(picture.metadata)
+    info: dict[Any, Any] = image.info  # Pillow has keys of several kinds
+    info |= metadata_of.pillow_info(picture.metadata)
     return image
 
 

@@ -42,7 +42,7 @@ def encoded(image: Image.Image, kind: str, *, quality: int = QUALITY, flatten: s
         options["compress_level"] = 1
     if kind in ("JPEG", "AVIF") and quality >= FULL_COLOUR:
         options["subsampling"] = "4:4:4"
-    data = _saved(image, kind, options, save_options(kind, image.info))
+    data = _saved(image, kind, options, save_options(kind, {str(key): value for key, value in image.info.items()}))
     _check(image, kind, data)
     return data
 

@@ -10,6 +10,7 @@ from ..errors import DeviceError
 from ..models import ModelConfig
 from .tiles import HALO
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TILES = (1024, 512, 256, 128)
 ALIVE = 3  # tensors at once where the latent decoder is widest: input, normalised input, output
 
@@ -64,3 +65,37 @@ def available(device: torch.device) -> int | None:
 
 def _gb(size: int) -> str:
     return f"{size / 1e9:.2f} GB"
+
+
+def resolve_device(name: str) -> torch.device:
+    """`DeviceError` where torch does not know the name or the machine has no such device."""
+    try:
+        device = torch.device(name)
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise DeviceError(f"device {name!r}: torch {torch.__version__} sees no CUDA GPU here")
+        torch.empty(1, device=device)
+    except DeviceError:
+        raise
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise DeviceError(f"device {name!r} can't be used: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype of this name; "auto" takes bfloat16 where `device` multiplies it natively. Else `DeviceError`."""
+    if name == "auto":
+        return torch.bfloat16 if _has_bfloat16(device) else torch.float32
+    if name not in DTYPES:
+        raise DeviceError(f"dtype must be one of auto, {', '.join(DTYPES)} (got {name!r})")
+    return DTYPES[name]
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        from .. import _native
+
+        # Where it is emulated it is slow: convolutions ran at 16 GFLOP/s against 112 in float32 (two Zen 3 cores).
+        return bool(_native.cpu()["bfloat16"])
+    return False

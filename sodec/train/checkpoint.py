@@ -14,7 +14,7 @@ from safetensors.torch import save as to_safetensors
 from .. import weights
 from ..errors import SodecError, TrainingError
 from ..models import ModelConfig
-from ..models.export import TRAINING_FILE, coding_of, networks_of
+from ..models.files import TRAINING_FILE, coding_of, networks_of
 from .parts import Parts, prior_tables
 
 ONLY_TRAINING = ("prior.", "latent_encoder.", "model.scale_network.")  # prefixes of what the codec does not read

@@ -9,15 +9,14 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from .. import weights
-from ..errors import UnknownModelError, WeightsError
-from ..weights.hub import located
-from ..weights.public import read_tensors
+from ... import weights
+from ...errors import UnknownModelError, WeightsError
+from ...weights.hub import located
+from ...weights.public import read_tensors
+from ..config import CONFIGS, ModelConfig
+from ..files import TRAINING_FILE, coding_of, fill, networks_of
+from ..model import SodecModel
 from . import public
-from .config import CONFIGS, ModelConfig
-from .export import TRAINING_FILE, coding_of, networks_of
-from .load import fill
-from .model import SodecModel
 
 Z_DEVIATION = 4.0  # of z, by which the first tables code it
 

@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .coding import QualityShift, pad_to
-from .config import ModelConfig
+from ..blocks import ResBlock, Upsample
+from ..coding import QualityShift, pad_to
+from ..config import ModelConfig
+from ..lite import Transformation
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
@@ -64,7 +66,7 @@ class HificHyperAnalysis(nn.Module):
             conv(config.y_channels, width), nn.ReLU(), conv(width, width, 5, 2), nn.ReLU(), last
         )
         with torch.no_grad():
-            last.weight.mul_(64.0)  # z is rounded: at first it has to say something at all
+            last.weight.mul_(64.0)  # large at first: small values would all round to 0
 
     def forward(self, y: Tensor) -> Tensor:
         return self.layers(pad_to(y, 4))
@@ -116,3 +118,12 @@ class HificGenerator(nn.Module):
     def forward(self, y_hat: Tensor, quality: Tensor) -> Tensor:
         x = self.enter(y_hat) + self.shift(quality)[:, :, None, None].to(y_hat.dtype)
         return self.leave(x + self.body(x)) * 0.5 + 0.5
+
+
+class DoublingTransformation(Transformation):
+    """T_s of `sd21`: as lite's, but to a latent of twice the size, (B, Cl, 2 h, 2 w)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.body.append(Upsample(config.transform, config.transform))
+        self.body.extend(ResBlock(config.transform) for _ in range(config.transform_blocks))

@@ -16,9 +16,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import WeightsError
-from ..weights.public import read_json, require
-from .config import ModelConfig
+from ...errors import WeightsError
+from ...weights.public import read_json, require
+from ..config import ModelConfig
 
 UNET = {
     "_class_name": "UNet2DConditionModel", "act_fn": "silu", "use_linear_projection": True, "norm_eps": 1e-5,

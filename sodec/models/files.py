@@ -1,15 +1,18 @@
-"""From a folder of weights to a model on a device."""
+"""From a folder of weights to a model, and from a model to what such a folder holds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import DeviceError, WeightsError
+from .. import weights
+from ..entropy import PRECISION, laplace_tables, tables_from_probabilities
+from ..errors import WeightsError
+from ..stream.container import QUALITY_STEPS
 from ..weights import Bundle
 from ..weights.bundle import DESCRIPTION
 from .config import ModelConfig
@@ -19,7 +22,8 @@ from .prepare import Prepared, prepare
 # Models of lite's architecture beyond these are first built without memory and compared with the tensors in the files,
 # since model.json could ask for any size. At both limits everywhere, building takes 2 GB.
 MAX_WIDTH_AT_ONCE, MAX_DEPTH_AT_ONCE = 384, 16
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+MAX_TABLES = 255  # in a set
+TRAINING_FILE = "train.safetensors"  # what only training needs, beside the weights
 
 
 def load_model(bundle: Bundle, device: torch.device, dtype: torch.dtype) -> Prepared:
@@ -87,35 +91,30 @@ def _built(config: ModelConfig) -> SodecModel:
         raise WeightsError(f"no model of {config.name!r} has these sizes: {error}") from None
 
 
-def resolve_device(name: str) -> torch.device:
-    """`DeviceError` where torch does not know the name or the machine has no such device."""
-    try:
-        device = torch.device(name)
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise DeviceError(f"device {name!r}: torch {torch.__version__} sees no CUDA GPU here")
-        torch.empty(1, device=device)
-    except DeviceError:
-        raise
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise DeviceError(f"device {name!r} can't be used: {str(error).splitlines()[0]}") from None
-    return device
+def coding_of(model: SodecModel, probabilities: Sequence[np.ndarray], minimums: np.ndarray) -> weights.Coding:
+    """The integers of `model`, given the probabilities of each channel of z and the integer that each begins at."""
+    qualities = torch.arange(QUALITY_STEPS, 100 * QUALITY_STEPS + 1) / QUALITY_STEPS
+    with torch.no_grad():
+        offsets = model.index_offsets(qualities).numpy().astype(np.int32)
+    sets = [slice(first, first + MAX_TABLES) for first in range(0, len(probabilities), MAX_TABLES)]
+    return weights.Coding(
+        z_tables=tuple(
+            tables_from_probabilities(probabilities[part], minimums[part], precision=PRECISION) for part in sets
+        ),
+        y_tables=laplace_tables(model.config.scales, precision=PRECISION),
+        layers=[(*layer,) for layer in model.scale_network.export()],
+        offsets=offsets,
+    )
 
 
-def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of this name; "auto" takes bfloat16 where `device` multiplies it natively. Else `DeviceError`."""
-    if name == "auto":
-        return torch.bfloat16 if _has_bfloat16(device) else torch.float32
-    if name not in DTYPES:
-        raise DeviceError(f"dtype {name!r} is none of auto, {', '.join(DTYPES)}")
-    return DTYPES[name]
-
-
-def _has_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        from .. import _native
-
-        # Where it is emulated it is slow: convolutions ran at 16 GFLOP/s against 112 in float32 (two Zen 3 cores).
-        return bool(_native.cpu()["bfloat16"])
-    return False
+def networks_of(model: SodecModel) -> dict[str, np.ndarray]:
+    """Every tensor that runs in floats, float16. `WeightsError` names one that is not finite."""
+    tensors = {}
+    for name, value in model.state_dict().items():
+        if name.startswith("scale_network."):
+            continue
+        array = value.to(torch.float16).numpy()
+        if not np.isfinite(array).all():
+            raise WeightsError(f"{name} is not finite in float16")
+        tensors[name] = array
+    return tensors
