@@ -6,12 +6,12 @@ import numpy as np
 import zarr
 from PIL import Image
 
-from sodec.integrations.numcodecs import Sodec
+from sodec.integrations.zarr import SodecCodec
 
 photo = np.asarray(Image.open(sys.argv[1]).convert("RGB"))
 array = zarr.create_array(
-    "photos.zarr", shape=(2, *photo.shape), chunks=(1, *photo.shape), dtype="u1", zarr_format=2,
-    compressors=Sodec(quality=40), overwrite=True,
+    "photos.zarr", shape=(2, *photo.shape), chunks=(1, *photo.shape), dtype="u1",
+    serializer=SodecCodec(quality=40), compressors=None, overwrite=True,
 )  # fmt: skip
 array[:] = photo, photo[:, ::-1]
 print(f"{array.nbytes} bytes of pixels are stored in {array.nbytes_stored()}")

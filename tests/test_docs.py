@@ -93,8 +93,10 @@ def test_examples_of_docstrings_run(folder):
         import zarr
 
         from sodec.integrations import numcodecs
+        from sodec.integrations import zarr as zarr_3
 
-        found += doctest.DocTestFinder().find(numcodecs, globs={**vars(numcodecs), "zarr": zarr})
+        for module in (numcodecs, zarr_3):
+            found += doctest.DocTestFinder().find(module, globs={**vars(module), "zarr": zarr})
     runner = doctest.DocTestRunner()
     results = [runner.run(examples) for examples in found]
     assert sum(result.attempted for result in results) >= 4

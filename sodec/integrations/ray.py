@@ -5,7 +5,9 @@ On one machine or on the cluster that `ray.init` has joined; each worker holds a
 
 from __future__ import annotations
 
+import errno
 import io
+import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -14,9 +16,11 @@ from typing import Any
 import numpy as np
 import ray.data
 
-from ..errors import SodecError
+from ..errors import OutputError, SodecError, UnsupportedPictureError
 from ..files import write_file
 from ..picture import suffixes
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # what no further file would get past
 
 
 def read(paths: str | list[str]) -> ray.data.Dataset:
@@ -46,39 +50,72 @@ def compress(
     )  # fmt: skip
 
 
-def write(streams: ray.data.Dataset, folder: str | Path) -> list[str]:
+def write(streams: ray.data.Dataset, folder: str | Path, *, overwrite: bool = False) -> list[str]:
     """Writes every stream under its picture's name and returns the errors, one line for each bad picture.
 
-    Each goes into a folder of the name of the one that it came from; a second picture of a name there is an error.
+    Each goes into a folder of the name of the one that it came from, whatever the names in a shard are: nothing lands
+    outside of `folder`. A second picture of a name there is an error, and so is a file that exists, unless `overwrite`.
     """
     errors: list[str] = []
     taken: dict[Path, str] = {}
     for row in streams.iter_rows():
-        if row["error"]:
-            errors.append(f"{row['path']}: {row['error']}")
-            continue
-        path = PurePosixPath(row["path"])
-        target = Path(folder) / path.parent.name / f"{path.stem}.sodec"
-        if target in taken:
-            errors.append(f"{row['path']}: {taken[target]} already goes to {target}")
-            continue
-        taken[target] = row["path"]
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_file(target, row["stream"])
+        path = row["path"]
+        try:
+            if row["error"]:
+                raise OutputError(row["error"])
+            target = _target(Path(folder), path)
+            if target in taken:
+                raise OutputError(f"{taken[target]} already goes to {target}")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_file(target, row["stream"], overwrite=overwrite)
+            taken[target] = path
+        except OSError as error:
+            if error.errno in FULL:
+                raise
+            text = str(error).replace("--overwrite", "overwrite=True")
+            errors.append(_one_line(f"{path}: {text}"))
     return errors
 
 
+def _target(folder: Path, path: str) -> Path:
+    """Where the stream of the picture `path` goes: two names below `folder`, those of its folder and of itself.
+
+    `path` comes from elsewhere. Of its parts those count that are names; a backslash parts them too, and colons become
+    underscores, since to Windows they mean drives and streams of a file.
+
+    Raises `OutputError` where the picture's name is none.
+    """
+    parts = [part for part in re.split(r"[/\\]", path.replace(":", "_")) if part not in ("", ".", "..")]
+    if not parts or re.search(r"(^|[/\\])\.{0,2}$", path):
+        raise OutputError("it has no name")
+    for part in parts[-2:]:
+        if re.search(r"[\x00-\x1f\x7f]", part):
+            raise OutputError(f"{part!r} can't be the name of a file")
+    return Path(folder, *parts[-2:-1], f"{PurePosixPath(parts[-1]).stem}.sodec")
+
+
+def _one_line(text: str) -> str:
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
 def _pictures_of(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The row, or a row for each picture in a shard. Damaged shards and members give a row without bytes."""
     path = row["path"]
     if not path.lower().endswith(".tar"):
         if PurePosixPath(path).suffix.lower() in suffixes():
             yield row
         return
-    with tarfile.open(fileobj=io.BytesIO(row["bytes"])) as shard:
-        for member in shard:
-            file = shard.extractfile(member) if member.isfile() else None
-            if file is not None and PurePosixPath(member.name).suffix.lower() in suffixes():
-                yield {"path": f"{path}/{member.name}", "bytes": file.read()}
+    try:
+        # Packed shards are refused: a few kilobytes could become gigabytes.
+        with tarfile.open(fileobj=io.BytesIO(row["bytes"]), mode="r:") as shard:
+            for member in shard:
+                if PurePosixPath(member.name).suffix.lower() in suffixes() and member.isfile():
+                    whole = not member.issparse()  # one that is holes for the most part may claim any size
+                    file = shard.extractfile(member) if whole else None
+                    name = member.name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+                    yield {"path": f"{path}/{name}", "bytes": b"" if file is None else file.read()}
+    except (tarfile.TarError, EOFError, OSError, ValueError):
+        yield {"path": path, "bytes": b""}
 
 
 class _Compressor:
@@ -93,6 +130,8 @@ class _Compressor:
         streams, errors = [], []
         for data in batch["bytes"]:
             try:
+                if not data:
+                    raise UnsupportedPictureError("its bytes can't be read: the file or its shard is empty or damaged")
                 streams.append(self.codec.compress(io.BytesIO(data), **self.options))
                 errors.append("")
             except SodecError as error:
