@@ -3,7 +3,7 @@
 python fuzz/fuzz_streams.py inspect --seconds 600
 python fuzz/fuzz_streams.py decompress --seconds 600 --seed 7
 
-It ends with how many streams were tried and what became of them, and with the longest time and the most memory, by
+It ends with how many streams were tried and what became of them, and with the most processor time and memory, by
 themselves and for each KB of the stream (a stream below 1 KB counts as one KB). A stream that raises anything else, or
 takes more than a minute, is left in build/found/.
 """
@@ -72,7 +72,8 @@ def decoder(folder: Path) -> tuple[Maker, Callable[[bytes, random.Random], None]
             options["fidelity"] = draw.choice((0.5, 1))
         header = container.peek(data[: container.PEEK_BYTES])
         pixels = codec.decompress(data, output="numpy", max_pixels=MAX_PIXELS, **options)
-        if not {"region", "scale"} & set(options):
+        # A header that is damaged may be repaired to another where damage is concealed.
+        if options["on_error"] == "raise" and not {"region", "scale"} & set(options):
             assert pixels.shape[:2] == (header.height, header.width)
 
     return Maker(bundle.coding, bundle.fingerprint), decompressed
@@ -129,7 +130,7 @@ def fuzz(
     while outcomes.total() < count if count else time.monotonic() - start < seconds:
         data = altered(draw, draw.choice(seeds), draw.choice(seeds))
         memory.start()
-        begin = time.perf_counter()
+        begin = time.process_time()
         _alarm(LONGEST)
         try:
             with warnings.catch_warnings():
@@ -145,7 +146,7 @@ def fuzz(
             (FOUND / f"{type(error).__name__}-{found}.sodec").write_bytes(data)
             print(f"{FOUND}/{type(error).__name__}-{found}.sodec: {error!r}", flush=True)
         _alarm(0)
-        taken, kilobytes = (time.perf_counter() - begin, memory.taken()), max(1.0, len(data) / 1000)
+        taken, kilobytes = (time.process_time() - begin, memory.taken()), max(1.0, len(data) / 1000)
         for name, value in zip(("s", "MB"), taken, strict=True):
             most[name] = max(most[name], value)
             most[f"{name} per KB"] = max(most[f"{name} per KB"], value / kilobytes)

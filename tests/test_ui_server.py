@@ -135,6 +135,14 @@ def test_open_to_other_machines_its_addresses_and_own_name_are_taken_and_no_othe
     assert not enters(f"evil.test:{port}")
 
 
+def test_a_port_that_is_taken_is_named(page):
+    port = int(page.address.rstrip("/").rpartition(":")[2])
+    with pytest.raises(OSError, match=f"can't listen on 127.0.0.1, port {port}: Address already in use"):
+        listen("127.0.0.1", port)
+    with listen("127.0.0.1", None) as other:
+        assert other.getsockname()[1] > port
+
+
 # -- past the page
 
 

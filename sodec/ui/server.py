@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import os
 import socket
 import threading
 from collections.abc import Callable, Collection, Iterator
@@ -54,8 +55,9 @@ def listen(host: str, port: int | None) -> socket.socket:
         try:
             return socket.create_server((address[0], number), family=family)
         except OSError as error:
-            last = error
-    raise OSError(f"can't listen on {host}, port {port or f'{FIRST_PORT} to {FIRST_PORT + PORTS - 1}'}: {last}")
+            reason = os.strerror(error.errno or 0)
+    ports = port or f"{FIRST_PORT} to {FIRST_PORT + PORTS - 1}"
+    raise OSError(f"can't listen on {host}, port {ports}: {reason}")
 
 
 def is_local(listening: socket.socket) -> bool:
