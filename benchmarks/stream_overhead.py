@@ -1,9 +1,10 @@
-"""How far the bytes on disk are from what the model says that they must cost.
+"""How far the bytes of files are above what the model's own probabilities require.
 
 python benchmarks/stream_overhead.py PICTURES... [--weights FOLDER]
 
-The model's estimate is -log2 of its own probabilities: for y the mass of each integer under the Gaussian of its
-scale index, in double precision, skipped elements included; for z the frequencies of the factorised prior.
+The estimate is -log2 of the probabilities. For y these are the masses of integers under the Laplace distribution of
+their scale index, in double precision; skipped elements, which can only be 0, cost nothing. For z they are the
+frequencies of the factorised prior.
 """
 
 import argparse
@@ -13,17 +14,23 @@ from pathlib import Path
 import numpy as np
 
 import sodec
+from sodec.entropy import SKIP
 from sodec.evaluate.run import find_pictures, read_picture
 from sodec.models.config import ModelConfig
 from sodec.pipeline import tiles
 from sodec.stream import container, symbols
 
 QUALITIES = (1, 25, 50, 75, 100)
-mass = np.vectorize(lambda x, s: 0.5 * (math.erf((x + 0.5) / s / 2**0.5) - math.erf((x - 0.5) / s / 2**0.5)))
+
+
+def mass(x, scale):
+    """Probability of each integer under a Laplace distribution of mean 0 and this standard deviation."""
+    rate = np.sqrt(2) / scale
+    return np.where(x == 0, -np.expm1(-rate / 2), np.exp(-rate * np.abs(x)) * np.sinh(np.minimum(rate / 2, 300)))
 
 
 def estimate(codec, data):
-    """Bits of z and y of a stream."""
+    """Bits that z and y of a stream require."""
     stream = container.read(data)
     config = ModelConfig.from_dict(dict(codec.bundle.config))
     bits_z = bits_y = 0.0
@@ -33,13 +40,14 @@ def estimate(codec, data):
         z, y = symbols.decode(codec.bundle.coding, payload, stream.quality, rows, columns)
         bits_z += z_bits(codec.bundle.coding.z_tables[0], z)
         indexes = symbols.scale_indexes(codec.bundle.coding, z, stream.quality, rows, columns)
-        scales = np.array(config.scales)[np.where(indexes == symbols.SKIP, 0, indexes)]
-        bits_y += -np.log2(np.maximum(mass(y.astype(float), scales), 1e-30)).sum()
+        coded = indexes != SKIP
+        scales = np.array(config.scales)[indexes[coded]]
+        bits_y += -np.log2(np.maximum(mass(y[coded].astype(float), scales), 1e-30)).sum()
     return bits_z, bits_y
 
 
 def z_bits(tables, z):
-    """Symbols beyond a table are charged its escape and the bits of their number, as the format sends them."""
+    """Bits of z; values that a table does not hold cost the escape and its code, as in the format."""
     total = 0.0
     for channel, plane in enumerate(z):
         c = tables.cumulative[tables.offsets[channel] : tables.offsets[channel + 1]]
@@ -59,7 +67,7 @@ def main():
     parser.add_argument("--weights", type=Path)
     options = parser.parse_args()
     codec = sodec.Codec(weights=options.weights)
-    print("quality    bytes  estimate  header  over estimate + header (total; worst picture)")
+    print("quality    bytes  estimate  header  above estimate + header (total; worst picture)")
     for quality in QUALITIES:
         rows = []
         for path in find_pictures(options.pictures):
