@@ -16,7 +16,7 @@ FLAGS = (
 
 
 def missing() -> str:
-    """What is not installed of a browser that can be driven, or nothing."""
+    """What is missing for tests in a browser, as a sentence, or an empty one."""
     try:
         import selenium  # noqa: F401
     except ImportError:
@@ -28,7 +28,7 @@ def missing() -> str:
 
 @contextmanager
 def chromium():
-    """A browser with a profile of its own."""
+    """A browser with its own profile."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
@@ -48,18 +48,18 @@ def chromium():
 
 
 def size(browser, width, height=900):
-    """The page is laid out for this many pixels; windows of a browser are never as narrow as a phone."""
+    """Lays the page out for this many pixels, since a browser's window can't be as narrow as a phone."""
     metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
 
 def requests(browser):
-    """Addresses that the browser asked for since the last call, but for those that hold their own data."""
+    """Addresses that the browser requested since the last call, without data: URLs."""
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     asked = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
     return [params["request"]["url"] for params in asked if not params["request"]["url"].startswith(("data:", "blob:"))]
 
 
 def overflow(browser):
-    """Pixels by which the page is wider than what is seen of it."""
+    """Pixels by which the page is wider than its visible part."""
     return browser.execute_script("return document.documentElement.scrollWidth - innerWidth")

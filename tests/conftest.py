@@ -13,7 +13,7 @@ if not (any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()):
 
 @pytest.fixture
 def tiny_as_lite(monkeypatch, tmp_path_factory):
-    """The tiny model stands in for the bundled one, so that tests call `sodec.compress` as people do."""
+    """The tiny model replaces the bundled one, so that tests call `sodec.compress` as users do."""
     from tiny import folder
 
     from sodec import api

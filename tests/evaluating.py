@@ -1,4 +1,4 @@
-"""What the tests of evaluation share: small pictures, a codec to measure, and curves of known shape."""
+"""Shared by the tests of evaluation: small pictures, a codec to measure, and curves of known shape."""
 
 import io
 
@@ -9,7 +9,7 @@ from sodec.evaluate import run
 
 
 def picture(seed=0, height=64, width=80):
-    """A smooth random picture: noise of several scales, so that codecs have something to keep and to lose."""
+    """A smooth random picture: noise of several scales, so that codecs keep some of it and lose some."""
     noise = np.random.default_rng(seed)
     total = np.zeros((height, width, 3))
     for size in (4, 8, 16):
@@ -24,7 +24,7 @@ def noisy(original, amount, seed=1):
 
 
 class Keeper:
-    """A codec that writes more bytes for a larger setting and loses less: it keeps multiples of 32 / setting."""
+    """A codec that writes more bytes and loses less for a larger setting: it rounds to multiples of 32 / setting."""
 
     name = "keeper"
     settings = (1, 2, 4, 8)

@@ -1,4 +1,4 @@
-"""What the workers of test_folders.py do: it is pickled by name, and imports no torch, so that they begin at once."""
+"""The work of test_folders.py's worker processes: pickled by name, and without torch, so that they start fast."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The pictures of docs/ui.md, made anew: python tests/screenshots.py kodak/kodim23.png kodak/kodim01.png
+"""Makes the pictures of docs/ui.md: python tests/screenshots.py kodak/kodim23.png kodak/kodim01.png
 
 On a quiet machine: the page shows the time of each stage.
 """

@@ -1,4 +1,4 @@
-"""sodec bench: what is counted is right, and the report is whole. No time passes or fails.
+"""sodec bench: counts are right, and the report is complete. No test depends on a time.
 
 pytest tests/test_bench.py
 """
@@ -304,7 +304,7 @@ def test_random_weights_in_memory_make_a_codec(config):
 
 
 def test_nothing_that_is_prepared_leaves_the_device_of_the_weights(monkeypatch):
-    """On a CPU: "meta" refuses to meet a CPU's tensors, as a GPU does."""
+    """On a CPU: the device "meta" refuses operations with tensors of the CPU, as a GPU does."""
     model = empty(SD21_TINY)
     del model.scale_network
     model.one_step = (2.0, -1.5)

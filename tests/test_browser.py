@@ -1,4 +1,4 @@
-"""The pages in a real browser: `sodec ui`'s and the reports'. What is read there is what the codec says elsewhere.
+"""The page of `sodec ui` and the reports in a real browser: they show the figures that the codec gives elsewhere.
 
 pytest tests/test_browser.py
 """
@@ -49,7 +49,7 @@ def wait(browser, condition, seconds=60):
 
 
 def place(browser):
-    """Where the divider is, in per cent, as the page shows it."""
+    """Position of the divider on the page, in per cent."""
     return float(
         browser.execute_script("return document.querySelector('.divider').style.getPropertyValue('--at')")[:-1]
     )
@@ -140,7 +140,7 @@ def test_a_report_fits_a_phone_and_the_scheme(reported, scheme):
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory):
-    """The photo that pages begin with."""
+    """The photo that is on the page at the start."""
     file = tmp_path_factory.mktemp("first") / "first.png"
     Image.fromarray(photo(240, 160)).save(file)
     return file
@@ -168,7 +168,7 @@ def page(chromium, server):
 
 
 def figure(browser, title, label="bytes"):
-    """A number on the page, of the codec that the table's title names; None while it is not there."""
+    """A number on the page, of the codec that the table's title names; None if it is missing."""
     return browser.execute_script(
         """for (const table of document.querySelectorAll(".trial-figures table")) {
              if (!table.caption.textContent.startsWith(arguments[0])) continue;
@@ -294,7 +294,7 @@ def test_visitors_at_once_wait_for_each_other(server, first):
 
 
 def test_a_page_of_another_address_reaches_nothing(chromium, server, tmp_path):
-    """It may send what a form or an image may send; nothing of it is answered, and nothing is kept."""
+    """It may send what a form or an image can send; none of it is answered or kept."""
     (tmp_path / "index.html").write_text("<title>another</title>")
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as other:

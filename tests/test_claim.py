@@ -1,4 +1,4 @@
-"""benchmarks/claim.py: rivals make the same picture, and ratios are quotients of the report. No time passes or fails.
+"""benchmarks/claim.py: rivals make the same picture, and ratios are quotients of the report. No test depends on a time.
 
 pytest tests/test_claim.py
 """
@@ -30,7 +30,7 @@ claim, rivals = (pytest.importorskip(name, reason="benchmarks are not in the pac
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """Of one run of the command."""
+    """The report of one run of the command."""
     file = tmp_path_factory.mktemp("claim") / "report.json"
     before = torch.get_num_threads()
     arguments = ["--weights", tiny.folder(), "--threads", 1, "--sizes", "96x64", "--growth", "", "--budget", 0]
@@ -45,7 +45,7 @@ def report(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=["tiny", "sd21"])
 def codec(request, tmp_path_factory):
-    """In float32, so that rivals differ by rounding alone."""
+    """In float32, so that rivals differ only by rounding."""
     if request.param == "tiny":
         return sodec.Codec(weights=tiny.folder(), dtype="float32")
     pytest.importorskip("diffusers")
@@ -56,7 +56,7 @@ def codec(request, tmp_path_factory):
 
 @pytest.mark.parametrize("make", [rivals.plain, rivals.many_steps])
 def test_rivals_make_the_same_picture(codec, make):
-    """The same weights, and the same one step where they take one."""
+    """They have the same weights, and rivals of one step take the same step."""
     rival = make(codec)
     data = codec.compress(scene(96, 64), 50)
     ours = codec.decompress(data, output="torch")

@@ -1,4 +1,4 @@
-"""The command line, run as people run it: files, folders, and errors of one line.
+"""The command line, as users run it: files, folders, and errors of one line.
 
 pytest tests/test_cli.py
 """

@@ -1,4 +1,4 @@
-"""The codec on a tiny model: exact sizes, exact symbols, what is kept, what is refused.
+"""The codec with a tiny model: exact sizes, exact symbols, accepted and refused inputs.
 
 pytest tests/test_codec.py
 """
@@ -204,7 +204,7 @@ def test_every_altered_byte_is_refused():
 
 
 def test_payloads_that_pass_the_check_but_are_no_payload_raise_only_our_errors():
-    """As an attacker would send them: the CRC is right, the coded bytes are not."""
+    """As an attacker would send them: the CRC is right, the coded bytes are wrong."""
     stream = container.read(codec().compress(photo(60, 40), 90))
     random = np.random.default_rng(0)
     refused = 0

@@ -1,4 +1,4 @@
-"""Every instruction set's encoder against every one's decoder, with proof that the forced one ran.
+"""The encoder of every instruction set against every decoder, with proof that the forced one ran.
 
 pytest tests/test_coder_variants.py
 """
@@ -40,7 +40,7 @@ def encode_by(name, *section, lanes):
 
 
 def decode_by(name, data, indexes, tables):
-    """The symbols, or the error's text; and how far it read."""
+    """The symbols or the error's text, and the position after reading."""
     with forced(name):
         decoder = Decoder(data)
     assert decoder.cpu == name
@@ -73,7 +73,7 @@ def with_escapes(rng, n):
 
 
 def wide(rng, n):
-    """4096 values of equal frequency beside a single one, so that a bucket holds sixteen symbols."""
+    """A table of 4096 equally frequent values, so that a bucket holds sixteen symbols, and a table of one value."""
     cumulative = np.concatenate([np.arange(4097) * 15, [65536], [0, 65535, 65536]]).astype(np.int32)
     tables = Tables(cumulative, np.array([0, 4098, 4101], np.int32), np.array([-2048, 7], np.int32), 16)
     indexes = rng.integers(0, 2, n).astype(np.uint8)

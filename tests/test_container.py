@@ -1,4 +1,4 @@
-"""The container: what is written is read back, and whatever else arrives is refused by a typed error.
+"""The container: written streams are read back, and all other bytes are refused by a typed error.
 
 pytest tests/test_container.py
 """
@@ -31,7 +31,7 @@ def equal(a, b):
 
 
 def resealed(data):
-    """`data` with its last four bytes made the right CRC-32C again."""
+    """`data` with a correct CRC-32C in its last four bytes."""
     return bytes(data[:-4]) + crc32c(data[:-4]).to_bytes(4, "little")
 
 

@@ -1,4 +1,4 @@
-"""Half of y is predicted from the other half, on both sides alike; guidance asks the tokens around a pixel.
+"""Encoder and decoder predict half of y from the other half alike; a pixel attends to the tokens around it.
 
 pytest tests/test_context.py
 """
@@ -43,7 +43,7 @@ def test_context_reads_the_first_half_alone_and_moves_the_second_alone():
 
 @pytest.mark.parametrize("quality", [10.0, 90.0])
 def test_decoder_finds_the_means_that_the_encoder_subtracted(quality):
-    """What is coded comes back within half a step, which with any other mean it would not."""
+    """Decoded values are within half a step; with a wrong mean they would not be."""
     rgb = np.random.default_rng(0).integers(0, 256, (80, 112, 3), np.uint8)
     engine = codec().engine
     coefficients = engine.analyse(rgb, Box(0, 0, 112, 80))
@@ -82,7 +82,7 @@ def test_attention_begins_at_the_tokens_around_a_pixel():
 
 
 def test_bundled_weights_are_of_the_configuration_that_is_trained():
-    """Else training could not go on from them."""
+    """Otherwise training could not continue from them."""
     assert find("lite").config == json.loads(json.dumps(CONFIGS["lite"].to_dict()))
 
 
@@ -99,7 +99,7 @@ def test_a_steady_layer_is_not_asked_for_constants():
 
 @torch.no_grad()
 def test_bundled_unet_is_alive():
-    """Twice its features had grown until it gave a constant, which no figure of the whole shows."""
+    """In two trainings its features grew until its output was constant, which no metric of the picture showed."""
     torch.manual_seed(0)
     model = read_model(find("lite")).eval()
     grown = []

@@ -1,7 +1,7 @@
-"""Every code block of README.md and docs/ runs, page by page and in order, with the tiny model for the bundled one.
+"""Every code block of README.md and docs/ runs, page by page and in order. The tiny model replaces the bundled one.
 
-A block that can't be run says why in a comment before it, `<!-- not run: reason -->`; one that needs packages of an
-extra names them, `<!-- needs: zarr -->`. Of shell blocks, each line is a command of sodec; `<` and `>` are understood.
+A comment before a block says why it can't run, `<!-- not run: reason -->`, or which optional packages it needs,
+`<!-- needs: zarr -->`. Each line of a shell block is a command of sodec; `<` and `>` work.
 
 pytest tests/test_docs.py
 """
@@ -64,7 +64,7 @@ def run_in_shell(command):
 
 @pytest.fixture
 def folder(tiny_as_lite, tmp_path, monkeypatch):
-    """What the pages speak of: a photo, a folder of photos, a damaged stream."""
+    """The files that the pages use: a photo, a folder of photos, a damaged stream."""
     Image.fromarray(photo(700, 420)).save(tmp_path / "photo.jpg", quality=95)
     (tmp_path / "holiday").mkdir()
     for seed, name in enumerate(("beach", "hill")):

@@ -1,4 +1,4 @@
-"""What is promised between dtypes: the same symbols of a stream, and pixels within a stated distance.
+"""The guarantee between dtypes: the same symbols from a stream, and pixels within a stated distance.
 
 pytest tests/test_dtypes.py
 """
@@ -76,7 +76,7 @@ def test_symbols_are_the_same_whatever_the_dtype(encoder):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_streams_of_dtypes_differ_by_little(dtype):
-    """Encoding is of floats: another dtype may write other bytes, of nearly the same number."""
+    """Encoding uses floats: another dtype may write different bytes, of nearly the same number."""
     for name in PICTURES:
         for quality in (5, 90):
             expected = len(stream(name, quality))

@@ -1,4 +1,4 @@
-"""The entropy coder: what goes in comes out, small; whatever else arrives is refused by a typed error.
+"""The entropy coder: symbols are decoded exactly from few bytes; all other bytes are refused by a typed error.
 
 pytest tests/test_entropy.py
 """
@@ -124,7 +124,7 @@ def test_the_second_section_costs_no_states():
 
 
 def bits_of(symbols, indexes):
-    """What the symbols would cost at the exact probabilities of the rounded Gaussians."""
+    """Bits of the symbols at the exact probabilities of the rounded Gaussians."""
     coded = indexes != SKIP
     at = np.abs(symbols[coded].astype(float))
     unit = np.array(SCALES)[indexes[coded]] * math.sqrt(2)

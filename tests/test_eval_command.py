@@ -1,4 +1,4 @@
-"""`sodec eval`: what it prints and writes, what it leaves out and says so.
+"""`sodec eval`: its output and files, and its messages about what it leaves out.
 
 pytest tests/test_eval_command.py
 """

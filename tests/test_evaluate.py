@@ -1,4 +1,4 @@
-"""Evaluation runs over small pictures: rows, means, what is skipped, and JSON.
+"""Evaluation of small pictures: rows, means, skipped pictures, and JSON.
 
 pytest tests/test_evaluate.py
 """

@@ -1,4 +1,4 @@
-"""Every script of examples/ runs, with the tiny model in the place of the bundled one.
+"""Every script of examples/ runs, with the tiny model in place of the bundled one.
 
 pytest tests/test_examples.py
 """
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(not EXAMPLES.is_dir(), reason="the tests of a wh
 
 @pytest.fixture
 def script(tiny_as_lite, tmp_path, monkeypatch, capsysbinary):
-    """Runs an example on a photo, in an empty folder; returns what it wrote there and what it printed."""
+    """Runs an example on a photo, in an empty folder; returns the files that it wrote and its output."""
     Image.fromarray(photo(200, 150)).save(tmp_path / "photo.png")
     monkeypatch.chdir(tmp_path)
 

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and what is no regular file is written in place.
+"""Regular files are written completely or not at all; pipes, devices and links are written in place.
 
 pytest tests/test_files.py
 """

@@ -1,4 +1,4 @@
-"""Folders: what is done is skipped, what fails is told, and no run leaves half a file, however it ends.
+"""Folders: finished files are skipped, failures are reported, and no run leaves partial files, however it ends.
 
 pytest tests/test_folders.py
 """

@@ -65,7 +65,7 @@ def test_patches_are_those_of_two_grids(size, count):
 
 
 def means(patches):
-    """A feature network that one can follow: the mean colour, and how much the first colour varies."""
+    """A simple feature network: the mean colour, and the deviation of the first channel."""
     return np.concatenate([patches.mean((1, 2)), patches[..., :1].std((1, 2))], 1)
 
 

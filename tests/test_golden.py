@@ -1,4 +1,4 @@
-"""The golden streams: today's encoder writes them, and both decoders, the package's and the reference's, read them.
+"""The golden streams: the encoder still writes them, and the package's decoder and the reference decoder read them.
 
 pytest tests/test_golden.py
 """
@@ -30,14 +30,14 @@ LITE_SYMBOLS = {"eb1e22": "1bcdc1934900a9973136a8da7e7c7bc30cafd3e399af0497694e3
 
 @pytest.fixture(scope="module", autouse=True, params=_native.cpu()["supported"])
 def instruction_set(request):
-    """All of this file, on every instruction set that there is."""
+    """Runs every test of this file on every instruction set of this machine."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SODEC_CPU", request.param)
         yield request.param
 
 
 def package_tiles(data):
-    """What the package reads of a stream: the container, and (z, y) of each tile as flat lists."""
+    """The package's reading of a stream: the container, and (z, y) of each tile as flat lists."""
     stream = container.read(data, max_tile=container.MAX_SIDE)  # the reference knows no limit of the caller's
     z_tables, y_tables = (recipes.native_tables(MODEL[name]) for name in ("z_tables", "y_tables"))
     network = recipes.native_network(MODEL)

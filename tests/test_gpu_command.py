@@ -1,4 +1,4 @@
-"""benchmarks/gpu.py and gpu_kernels.py without a GPU: order, limits, and failures that must not cost the rest.
+"""benchmarks/gpu.py and gpu_kernels.py without a GPU: order, limits, and failures that must not stop the rest.
 
 pytest tests/test_gpu_command.py
 """
@@ -33,7 +33,7 @@ def gpu_kernels(monkeypatch):
 
 @pytest.fixture
 def order(gpu, monkeypatch, tmp_path):
-    """What `main` did; nothing is measured, and sd21 fails."""
+    """Lets `main` run with nothing measured and sd21 failing; a list that the names of its parts are added to."""
     done = []
 
     def measured(self, name, codec, extra):
@@ -77,7 +77,7 @@ def test_a_process_that_hangs_is_ended(gpu, order, tmp_path, monkeypatch):
 
 
 class Ends:
-    """A process that reads it ends."""
+    """Ends the process that unpickles it."""
 
     def __reduce__(self):
         return os._exit, (3,)

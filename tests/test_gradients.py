@@ -1,4 +1,4 @@
-"""Gradients of a batch, eager and as a graph would compute them. On a CPU a function stands for the graph.
+"""Gradients of a batch, eager and as a graph would compute them. On a CPU a function takes the place of the graph.
 
 pytest tests/test_gradients.py
 """
@@ -19,7 +19,7 @@ on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUD
 
 
 class Objective(nn.Module):
-    """Its second weight has a part in the loss of wide crops alone."""
+    """Only the loss of wide crops depends on its second weight."""
 
     def __init__(self):
         super().__init__()
@@ -34,7 +34,7 @@ class Objective(nn.Module):
 
 
 def taken(graphs, device="cpu"):
-    """The gradients of three batches of two sizes, and the values reported."""
+    """The gradients of three batches of two sizes, and the reported values."""
     objective = Objective().to(device)
     accelerator = SimpleNamespace(backward=lambda loss: loss.backward(), clip_grad_norm_=nn.utils.clip_grad_norm_)
     compute = Gradients(objective, accelerator, list(objective.parameters()), Batch, graphs)

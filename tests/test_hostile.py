@@ -1,4 +1,4 @@
-"""Inputs that were made or found to hurt: every instruction set must say the same of them, symbols or a typed error.
+"""Hostile inputs, constructed or found by fuzzing: every instruction set must return the same symbols or typed error.
 
 pytest tests/test_hostile.py
 
@@ -66,7 +66,7 @@ def fuzz():
 
 
 def test_altered_streams_whose_checks_are_right_get_past_the_checks(fuzz):
-    """Else the fuzzer would try nothing but CRC-32C, and find nothing for ever."""
+    """Otherwise the fuzzer would never get past the CRC-32C."""
     import streams
 
     data = (FUZZ.parent / "tests/golden/streams/tiles.sodec").read_bytes()

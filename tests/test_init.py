@@ -1,4 +1,4 @@
-"""`sodec init`: a starting model from checkpoints in the layouts of diffusers and transformers, or a named refusal.
+"""`sodec init`: a starting model from checkpoints of diffusers and transformers, or an error that names the fault.
 
 pytest tests/test_init.py
 """
@@ -223,7 +223,7 @@ def test_on_the_command_line(tmp_path, sources):
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """A hub of one repository; what it is asked for is kept."""
+    """A hub with one repository, which records its requests."""
     asked = []
 
     def snapshot_download(name, *, revision, allow_patterns):

@@ -1,7 +1,7 @@
-"""Each Triton kernel against float64, beside what plain PyTorch loses in the same dtype.
+"""Each Triton kernel against float64: its error must not be far above PyTorch's in the same dtype.
 
 Run: pytest tests/test_kernels.py. With a GPU the kernels run compiled; without, under Triton's interpreter
-(conftest.py sees to it), hence shapes of well under 100 programs a launch.
+(conftest.py switches it on), so shapes have well under 100 programs per launch.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""What a stream may cost: limits on pixels and tiles at every door, and `inspect` in proportion to the bytes.
+"""Limits on pixels and tiles in every function that reads streams; `inspect` takes time in proportion to the bytes.
 
 pytest tests/test_limits.py
 """
@@ -103,7 +103,7 @@ def test_pillows_own_limit_is_not_a_second_one(monkeypatch, limit):
 
 
 def calls_of(function):
-    """How many functions of Python are entered, generators' steps included."""
+    """The number of calls of Python functions, including steps of generators."""
     count = 0
 
     def profile(frame, event, argument):

@@ -1,4 +1,4 @@
-"""What training penalises, term by term, and the scale network that learns by it.
+"""The terms of the training loss, and the scale network that they train.
 
 pytest tests/test_losses.py
 """

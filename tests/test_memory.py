@@ -1,4 +1,4 @@
-"""Memory: what does not fit is said before it is tried, and a smaller tile is the way out.
+"""Memory: decoding that would not fit is refused before it starts, and the error names a smaller tile that fits.
 
 pytest tests/test_memory.py
 """
@@ -30,7 +30,7 @@ def test_estimate_grows_with_pixels_and_width():
 
 
 class LiveTensors(TorchDispatchMode):
-    """The most bytes that tensors made inside took at once."""
+    """Peak bytes of the tensors that were allocated inside."""
 
     def __init__(self):
         super().__init__()
@@ -59,7 +59,7 @@ class LiveTensors(TorchDispatchMode):
 
 @pytest.mark.parametrize("config", [SD21, LITE], ids=lambda config: config.name)
 def test_estimate_is_what_the_widest_part_takes(config):
-    """On the device "meta" nothing is computed, but tensors live as long as they would."""
+    """The device "meta" computes nothing, but tensors have the same lifetimes."""
     with torch.device("meta"):
         model = SodecModel(config).requires_grad_(False)
         cells, latents = 1152 // 16, 1152 // (16 if config is LITE else 8)

@@ -1,4 +1,4 @@
-"""EXIF, XMP, ICC profiles and resolutions: kept as bytes, and written to every format that takes them.
+"""EXIF, XMP, ICC profiles and resolutions: kept as bytes, and written to every format that can hold them.
 
 pytest tests/test_metadata.py
 """

@@ -1,4 +1,4 @@
-"""Metrics against their definitions; where a package or its weights are missing they are left out by name.
+"""Metrics against their definitions; a metric whose package or weights are missing is left out by name.
 
 pytest tests/test_metrics.py
 """
@@ -93,7 +93,7 @@ def test_a_metric_without_its_package_is_left_out_by_name(monkeypatch):
 
 
 def test_a_learned_metric_without_its_weights_says_so(monkeypatch):
-    """Whatever its package raises where it can't fetch them."""
+    """Any error that its package raises when it can't download them."""
 
     def unreachable(**options):
         raise OSError("no route to host")

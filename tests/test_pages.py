@@ -1,4 +1,4 @@
-"""Pages and reports as text: whole in one file, escaped, and with the figures that the codecs gave.
+"""Pages and reports as text: complete in one file, escaped, and with the codecs' figures.
 
 pytest tests/test_pages.py
 """
@@ -27,7 +27,7 @@ NAME = 'a "<script>alert(1)</script>" & b.png'
 
 
 class Page(HTMLParser):
-    """Elements with their attributes, and the text; fails where an element is closed that was not open."""
+    """Elements with their attributes, and the text; fails if an element is closed that was not open."""
 
     def __init__(self, text):
         super().__init__()

@@ -21,7 +21,7 @@ def relative_error(ours, theirs):
 
 
 def randomised(module):
-    """Norms and biases as random as the rest, which is as it was made: at their defaults much could go unnoticed."""
+    """Makes norms and biases random too: at their defaults errors could go unnoticed."""
     with torch.no_grad():
         for child in module.modules():
             if isinstance(child, (nn.GroupNorm, nn.LayerNorm)):

@@ -1,4 +1,4 @@
-"""The table of what each part of the decoder is worth.
+"""The table that measures each part of the decoder by leaving it out.
 
 pytest tests/test_parts.py
 """
@@ -23,7 +23,7 @@ NOISE = {
 
 @pytest.fixture
 def noisy_parts(monkeypatch):
-    """A model whose picture is the original and noise, as much as the part is worth that is left out."""
+    """A model whose picture is the original plus noise, whose strength depends on the part that is left out."""
     current = ["full"]
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Pictures as they come: what is converted, what is kept, what is refused by name.
+"""Pictures of all kinds: converted, kept unchanged, or refused by name.
 
 pytest tests/test_picture.py
 """

@@ -1,4 +1,4 @@
-"""Specialisation: the folded network gives what the unfolded one gives, and says what was folded.
+"""Folding: the folded network has the unfolded one's output, and lists what was folded.
 
 pytest tests/test_prepare.py
 """
@@ -21,7 +21,7 @@ CONFIGS = [pytest.param(config, id=config.name) for config in (LITE, SD21_TINY)]
 
 @pytest.fixture(scope="module", params=CONFIGS)
 def model(request):
-    """Everything random, also what begins as zeros or ones."""
+    """Makes all weights random, also those that start as zeros or ones."""
     torch.manual_seed(0)
     model = SodecModel(request.param).eval().requires_grad_(False)
     for name, value in model.named_parameters():
@@ -45,7 +45,7 @@ def relative_error(ours, theirs):
 
 
 def stages(model, y_hat, z_hat, quality):
-    """What the parts of the decoder give, each from the one before."""
+    """The outputs of the decoder's parts, each computed from the previous one."""
     w = model.content(z_hat)[..., : y_hat.shape[-2], : y_hat.shape[-1]]
     flow = Flow(model, y_hat, w, quality).run()
     return {"tokens": flow.guidance, "l_t": flow.l_t * model.latent_scale, "l_0": flow.l_0, "picture": flow.x}
@@ -94,7 +94,7 @@ def test_what_was_folded_is_said_and_is_gone(model):
 
 
 def test_many_steps_need_the_timestep(model):
-    """`one_step=False` is the same network still, so that DDIM runs on it."""
+    """With `one_step=False` the network is unchanged, so that DDIM can use it."""
     torch.manual_seed(2)
     tokens = torch.randn(1, 7, model.config.tokens)
     latent = torch.randn(1, model.config.latent, 8, 8)

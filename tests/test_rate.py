@@ -1,4 +1,4 @@
-"""Target sizes: within the limit, near it, in few passes, and a named error where none can be met.
+"""Target sizes: within the limit and near it in few passes, or an error that names the smallest possible size.
 
 pytest tests/test_rate.py
 """
@@ -21,7 +21,7 @@ def bytes_at(quality):
 
 @pytest.fixture
 def counted(monkeypatch):
-    """How often the networks and the coder run."""
+    """Counts runs of the networks and the coder."""
     calls = {"analyse": 0, "encode": 0}
     for name in calls:
         method = getattr(codec().engine, name)

@@ -1,4 +1,4 @@
-"""The codecs that sodec is compared with: everyday formats, CompressAI's models, and a file of one's own.
+"""The codecs that sodec is compared with: common formats, CompressAI's models, and a user's own file.
 
 pytest tests/test_rivals.py
 """
@@ -69,7 +69,7 @@ def test_a_codec_in_a_file(tmp_path):
 
 @pytest.fixture(params=["bmshj2018-factorized", "bmshj2018-hyperprior", "mbt2018-mean"])
 def untrained(request, tmp_path):
-    """A model of CompressAI's, of random weights and reduced width, and a folder of them in both forms."""
+    """A CompressAI model with random weights and reduced width, and a folder with both forms of its weights."""
     architectures = pytest.importorskip("compressai.zoo.image").model_architectures
     from safetensors.torch import save_file
 

@@ -1,4 +1,4 @@
-"""Damage: an error by default; on demand all that is whole comes back, and what is lost is filled and reported.
+"""Damaged streams: an error by default; salvage returns the intact tiles, fills the lost ones and reports them.
 
 pytest tests/test_salvage.py
 """

@@ -1,4 +1,4 @@
-"""No step between tiles: what synthesis makes changes no more at a border than elsewhere. A few tiles are held.
+"""No seams: pixels change no more at the border of tiles than elsewhere. Only a few tiles are in memory.
 
 pytest tests/test_seams.py
 """
@@ -42,7 +42,7 @@ def test_no_step_at_a_border_is_larger_than_elsewhere(make, mode, axis):
 
 
 def test_the_test_above_sees_a_step(monkeypatch):
-    """With tiles set side by side and a decoder that adds another brightness to each, it must fail."""
+    """The test must fail if tiles are not blended and the decoder gives each another brightness."""
     monkeypatch.setattr("sodec.pipeline.tiles.BLEND", 1)
     monkeypatch.setattr("sodec.pipeline.decoder.BLEND", 1)
     synthesise, tile = codec().engine.synthesise, []

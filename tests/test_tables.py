@@ -1,4 +1,4 @@
-"""Frequency tables: made by a rule, stored as integers, refused by name.
+"""Frequency tables: computed by a rule, stored as integers; invalid ones are refused by name.
 
 pytest tests/test_tables.py
 """

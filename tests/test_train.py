@@ -1,4 +1,4 @@
-"""Training on the tiny configuration: every stage runs, resumes bit for bit, and exports what the codec reads.
+"""Training of the tiny configuration: every stage runs, resumes bit for bit, and exports weights that the codec reads.
 
 pytest tests/test_train.py
 """
@@ -70,7 +70,7 @@ def chain(run, tmp_path_factory):
 
 
 def parameters(path):
-    """As later stages and the export take them: averaged."""
+    """The averaged weights, as later stages and the export use them."""
     return parts_of(path)[0].state_dict()
 
 
@@ -113,7 +113,7 @@ def same(one, other):
 
 
 def test_sigterm_saves_and_the_run_goes_on_as_if_nothing_had_been(run, data, tmp_path):
-    """A process of its own gets the signal; what it leaves is finished here, against a run in one piece."""
+    """A separate process gets the signal; its checkpoint is continued here and compared with an uninterrupted run."""
     command = [
         sys.executable, "-m", "sodec", "train", "compression", "--data", data, "--out", tmp_path / "ended",
         "--cache", tmp_path / "cache", "--model", "tiny", "--batch", 2, "--size", 64, "--steps", 40, "--threads", 1,
@@ -180,7 +180,7 @@ def test_the_critic_learns_and_leaves_the_coding_alone(chain, run, tmp_path):
 
 
 def test_two_processes_share_a_step(data, tmp_path):
-    """The first writes for both; each has drawn pictures of its own."""
+    """The first process writes for both; each draws different pictures."""
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "sodec", "train",
         "compression", "--data", data, "--out", tmp_path, "--model", "tiny", "--batch", 2, "--size", 64, "--steps", 3,
@@ -314,7 +314,7 @@ def test_an_export_that_fails_leaves_the_weights_there_were(chain, tmp_path, mon
 
 @pytest.mark.slow
 def test_all_stages_as_one_command_in_pieces(data, tmp_path):
-    """Ends with weights that the codec reads, the same whether it ran at once or was stopped on the way."""
+    """The codec reads the final weights, which are the same with and without an interruption."""
     pytest.importorskip("stlpips_pytorch")
     command = ["train", "all", "--data", data, "--model", "tiny", "--batch", 2, "--size", 64, "--steps", 20]
     printed = {}
@@ -421,7 +421,7 @@ def test_empty_folder_and_foreign_checkpoint_are_named(tmp_path):
 
 
 class Payload:
-    """Pickled, it is a call of `os.mkdir`: what unpickling it makes shows whether the call was run."""
+    """Pickled, it is a call of `os.mkdir`: a new folder shows that unpickling ran code."""
 
     def __init__(self, folder):
         self.folder = folder

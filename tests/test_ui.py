@@ -1,4 +1,4 @@
-"""What `sodec ui` does with an upload, without a page: the codec's own bytes, limits, and sessions that are dropped.
+"""Uploads to `sodec ui`, without a page: the codec's own bytes, limits, and sessions that are dropped.
 
 pytest tests/test_ui.py
 """

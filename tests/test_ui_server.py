@@ -1,4 +1,4 @@
-"""`sodec ui` attacked with requests: by foreign pages, programs without a page, and visitors without measure.
+"""`sodec ui` attacked with requests: by foreign pages, programs without a page, and visitors that send too much.
 
 pytest tests/test_ui_server.py
 """
@@ -53,7 +53,7 @@ def numbers(visitor):
 
 
 def shown(outputs):
-    """All that an event's outputs hold, as text."""
+    """All outputs of an event, as text."""
     return json.dumps(outputs)
 
 
@@ -78,7 +78,7 @@ def test_a_page_s_own_requests_are_answered(visitor, numbers):
     "host", ["evil.test", "evil.test:7860", "127.0.0.1.evil.test", "192.168.1.5", "", "a@b", "[::"]
 )
 def test_a_foreign_host_is_refused(page, host):
-    """As when a page's own name is made to lead to 127.0.0.1 after it was loaded."""
+    """DNS rebinding: a page's name resolves to 127.0.0.1 after the page was loaded."""
     attacker = Visitor(page.address, host or " ")
     for answer in (attacker.ask("GET", "/"), attacker.ask("GET", "/config"), attacker.upload(png()),
                    attacker.join(1, [])):  # fmt: skip

@@ -1,4 +1,4 @@
-"""The notebook of examples/ runs from its first cell to its last, whose assertions hold; it is stored without outputs.
+"""The notebook of examples/ runs from first to last cell, its assertions hold, and it is stored without outputs.
 
 pytest tests/test_walkthrough.py
 """

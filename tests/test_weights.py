@@ -1,4 +1,4 @@
-"""A folder of weights: whole, or refused by name.
+"""A folder of weights is complete, or refused with the name of the fault.
 
 pytest tests/test_weights.py
 """

@@ -1,4 +1,4 @@
-"""A codec of the tiny configuration with random weights: every part runs, in milliseconds, and pictures are noise."""
+"""A codec of the tiny configuration with random weights: every part runs in milliseconds, and pictures are noise."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def write_weights(folder: Path, seed: int = 0, config: ModelConfig = TINY) -> we
 
 @functools.cache
 def folder() -> Path:
-    """One folder of weights for the whole run of the tests."""
+    """A folder of weights, the same for all tests."""
     path = Path(tempfile.mkdtemp(prefix="sodec-tiny-"))
     write_weights(path)
     return path
@@ -29,7 +29,7 @@ def folder() -> Path:
 
 @functools.cache
 def codec() -> Codec:
-    """One codec for the whole run of the tests."""
+    """A codec, the same for all tests."""
     return Codec(weights=folder())
 
 

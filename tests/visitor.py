@@ -1,4 +1,4 @@
-"""A visitor of `sodec ui` that is no browser: it sends what a page sends, and what an attacker may send instead."""
+"""A client of `sodec ui` without a browser: it sends the requests of a page, and those of an attacker."""
 
 from __future__ import annotations
 
