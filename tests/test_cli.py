@@ -118,6 +118,16 @@ def test_metadata_travels_on_demand(run):
     for name in ("b.png", "b.jpg", "b.webp"):
         assert run("decompress", "a.sodec", "-o", name)[0] == 0
         assert Image.open(name).getexif()[0x010F] == "a camera"
+    Image.fromarray(photo(30, 20)).save("a.jpg", exif=exif, xmp=b"<x/>", dpi=(300, 300))
+    assert run("compress", "a.jpg", "-o", "a.sodec", "--metadata", "--overwrite")[0] == 0
+    for name in ("c.png", "c.jpg", "c.tif"):
+        assert run("decompress", "a.sodec", "-o", name)[0] == 0
+        back = Image.open(name)
+        assert back.info["xmp"] == b"<x/>"
+        assert back.info["dpi"] == pytest.approx((300, 300), abs=0.01)
+    code, _, errors = run("decompress", "a.sodec", "-o", "c.bmp")
+    assert code == 0
+    assert "BMP does not hold such metadata" in errors
     run("compress", "a.jpg", "-o", "a.sodec", "--overwrite")
     assert "exif" not in run("info", "a.sodec", weights=False)[1]
 

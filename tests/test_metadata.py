@@ -173,6 +173,17 @@ def test_every_format_gets_what_it_holds_and_a_warning_names_the_rest(kind, mode
         assert back.info["exif"].removeprefix(exif.PREFIX) == raw.removeprefix(exif.PREFIX)
 
 
+@pytest.mark.parametrize("kind", ["AVIF", "JPEG", "PNG", "TIFF", "WEBP"])
+def test_exif_of_an_orientation_alone_raises_no_alarm(kind):
+    exif_alone = Image.Exif()
+    exif_alone[ORIENTATION] = 1
+    image = Image.fromarray(photo(20, 10))
+    image.info["exif"] = exif_alone.tobytes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        encoded(image, kind)
+
+
 def _hostile() -> dict[str, dict[str, bytes]]:
     random = np.random.default_rng(0)
     little = exif.PREFIX + b"II*\0\x08\0\0\0"

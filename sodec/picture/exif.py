@@ -75,6 +75,12 @@ def without_orientation(exif: bytes) -> bytes:
     return _with_entries(exif, directory, directory.entries[:index] + directory.entries[index + 1 :])
 
 
+def says_more(exif: bytes) -> bool:
+    """Whether there are tags beside the orientation. Raises `BrokenExifError`."""
+    directory = _directory(exif)
+    return len(directory.entries) > (directory.find(ORIENTATION) is not None)
+
+
 def dpi(exif: bytes) -> tuple[float, float] | None:
     """Dots per inch, horizontally and vertically; None where no resolution is stored. Raises `BrokenExifError`."""
     directory = _directory(exif)

@@ -230,7 +230,7 @@ def _failure(kind: str, name: str, carried: Mapping[str, Any]) -> str | None:
             return None
         found = back.info.get(name)
         if name == "exif":
-            found = dict(back.getexif())
+            found = dict(back.getexif()) or not exif.says_more(carried[name])
         return None if found else f"{kind} does not hold such metadata"
     except Exception as error:  # of many kinds, by format and by what is wrong
         return f"{kind} does not take the metadata ({error or type(error).__name__})"
