@@ -115,6 +115,21 @@ def test_xmp_does_not_turn_the_picture_again():
     assert kept.metadata["xmp"] == xmp.replace(b"6", b"1")
 
 
+@pytest.mark.parametrize(
+    ("stored", "size"), [(None, (10, 20)), (b"", (10, 20)), (MAKE, (10, 20)), (ORIENTATION, (20, 10))]
+)
+def test_the_orientation_of_xmp_counts_where_exif_has_none(tmp_path, stored, size):
+    tags = Image.Exif()
+    if stored:
+        tags[stored] = 1 if stored == ORIENTATION else "a camera"
+    options = {} if stored is None else {"exif": tags.tobytes() if stored else b""}
+    xmp = b'<rdf:Description tiff:Orientation="6"/>'
+    file = saved(Image.fromarray(photo(20, 10)), "JPEG", xmp=xmp, **options)
+    kept = picture.load(file, metadata=True)
+    assert kept.size == size
+    assert kept.metadata["xmp"] == xmp.replace(b"6", b"1")
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "BMP"])
 @pytest.mark.parametrize("dpi", [(300, 300), (150, 75)])
 def test_the_resolution_is_kept(kind, dpi):

@@ -45,12 +45,11 @@ class _Directory(NamedTuple):
         return None
 
 
-def orientation(exif: bytes) -> int:
-    """1 to 8; 1 where it is not stored, or is no such number. Raises `BrokenExifError`."""
-    directory = _directory(exif)
-    place = _orientation(directory)
+def orientation(exif: bytes) -> int | None:
+    """1 to 8, 1 also for another number; None where it is not stored. Raises `BrokenExifError`."""
+    place = _orientation(_directory(exif))
     if place is None:
-        return 1
+        return None
     at, form = place
     (value,) = struct.unpack_from(form, exif, at)
     return value if value in UPRIGHT else 1

@@ -27,7 +27,7 @@ TIFF_LAYOUT = frozenset({
     293, 297, 301, 317, 318, 319, 320, 321, 322, 323, 324, 325, 330, 332, 334, 338, 339, 340, 341, 342, 347, 512, 513,
     514, 515, 519, 520, 521, 529, 530, 531, 532, XMP_TAG, 34675,
 })  # fmt: skip
-XMP_ORIENTATION = re.compile(rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)[0-9]")
+XMP_ORIENTATION = re.compile(rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)([0-9])")
 TRIAL_SIDE = 16  # pixels of the picture that is written to see whether a format takes metadata
 
 
@@ -38,7 +38,7 @@ def orientation_of(image: Image.Image) -> tuple[bytes | None, int]:
         if raw is None and "Raw profile type exif" in image.info:  # of PNGs by ImageMagick
             raw = bytes.fromhex("".join(image.info["Raw profile type exif"].split("\n")[3:]))
         if isinstance(raw, bytes):
-            return (raw, exif.orientation(raw)) if raw else (None, 1)
+            return (raw, exif.orientation(raw) or _xmp_orientation(image)) if raw else (None, _xmp_orientation(image))
         orientation = image.getexif().get(exif.ORIENTATION, 1)
         if not isinstance(orientation, int):
             raise exif.BrokenExifError(f"its orientation is {orientation!r}, not a number")
@@ -54,8 +54,6 @@ def read(image: Image.Image, raw: bytes | None) -> dict[str, bytes]:
     Their orientation becomes 1. A resolution that the file states elsewhere goes into EXIF that has none. What is too
     long for a stream is left out with a warning.
     """
-    xmp = image.info.get("xmp", b"")
-    xmp = xmp if isinstance(xmp, bytes) else str(xmp).encode()
     try:
         raw = _from_tags(image.getexif()) if raw is None else exif.upright(raw) if raw else b""
     except Exception as error:  # of many kinds
@@ -64,7 +62,19 @@ def read(image: Image.Image, raw: bytes | None) -> dict[str, bytes]:
     resolution = _dpi(image.info.get("dpi"))
     if resolution is not None:
         raw = exif.with_dpi(raw, resolution)
-    return checked({"exif": raw, "xmp": XMP_ORIENTATION.sub(rb"\g<1>1", xmp)})
+    return checked({"exif": raw, "xmp": XMP_ORIENTATION.sub(rb"\g<1>1", _xmp(image))})
+
+
+def _xmp(image: Image.Image) -> bytes:
+    xmp = image.info.get("xmp", b"")
+    return xmp if isinstance(xmp, bytes) else str(xmp).encode()
+
+
+def _xmp_orientation(image: Image.Image) -> int:
+    """The orientation that XMP states, which counts where EXIF states none, as in Pillow; 1 where there is none."""
+    match = XMP_ORIENTATION.search(_xmp(image))
+    orientation = int(match[2]) if match else 1
+    return orientation if orientation in exif.UPRIGHT else 1
 
 
 def checked(metadata: Mapping[str, bytes]) -> dict[str, bytes]:
