@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sodec._native import crc32c
-from sodec.stream import container, sections, symbols
+from sodec.stream import container, header, sections, symbols
 from sodec.weights import Coding
 
 NUMBERS = (0, 1, 2, 127, 128, 255, 256, 16383, 16384, 65535, 65536, 2**24, 2**31, 2**32 - 1)
@@ -199,10 +199,10 @@ def _assembled(stream: container.Stream, packed: sections.Packed) -> bytes:
     if extended:
         out += bytes([0, stream.tile_log2, len(packed)])
         for key, body in packed:
-            out += _written(key) + _written(len(body)) + bytes(container.SHORT_CHECK_BYTES)
+            out += _written(key) + _written(len(body)) + bytes(header.SHORT_CHECK_BYTES)
         for payload in stream.payloads:
-            out += _written(len(payload)) + bytes(container.SHORT_CHECK_BYTES)
-        out += bytes(container.SHORT_CHECK_BYTES)
+            out += _written(len(payload)) + bytes(header.SHORT_CHECK_BYTES)
+        out += bytes(header.SHORT_CHECK_BYTES)
     bodies = [body for _, body in packed]
     return resealed(b"".join([out, *bodies, *stream.payloads, bytes(container.CHECK_BYTES)]))
 

@@ -10,7 +10,7 @@ from .errors import UnknownModelError
 from .files import StreamLike, read_stream
 from .pipeline.tiles import CELL
 from .stream import container, info, salvage, symbols
-from .stream.container import MAX_PIXELS, MAX_TILE
+from .stream.header import MAX_PIXELS, MAX_SIDE, MAX_TILE
 from .stream.info import Info
 from .weights import Bundle, bundled_fingerprints, bundled_models, find_by_fingerprint, resolve
 
@@ -147,7 +147,7 @@ def _bundle_of(data: bytes, *, damaged: bool) -> Bundle:
     else:
         # The whole stream is checked: damage to the header must not read as other weights or a newer format. Limits
         # don't matter, as nothing is decoded.
-        stream = container.parse(data, max_pixels=container.MAX_SIDE**2, max_tile=container.MAX_SIDE).stream
+        stream = container.parse(data, max_pixels=MAX_SIDE**2, max_tile=MAX_SIDE).stream
         fingerprint = stream.fingerprint
     bundle = find_by_fingerprint(fingerprint)
     if bundle is None:

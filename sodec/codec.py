@@ -28,7 +28,7 @@ from .pipeline.rate import checked_quality as checked_quality
 from .pipeline.tiles import TILE
 from .pipeline.view import Region, checked_view
 from .stream import container
-from .stream.container import MAX_PIXELS, MAX_TILE
+from .stream.header import MAX_PIXELS, MAX_TILE
 from .weights import Bundle, bundled_models, resolve
 
 if TYPE_CHECKING:

@@ -300,6 +300,8 @@ def newer(data):
     [
         (lambda data: data[:12], CorruptStreamError), (lambda data: data[:-5], CorruptStreamError),
         (lambda data: data + b"x", CorruptStreamError), (newer, NewerFormatError),
+        (lambda data: data[:3] + bytes([data[3] ^ 0x20]) + data[4:], CorruptStreamError),
+        (lambda data: data[:3] + bytes([data[3] ^ 0x08]) + data[4:], CorruptStreamError),
         (lambda data: data[:8] + b"\xff\xff\x03\xff\xff\x03" + data[10:], PictureTooLargeError),
     ],
 )  # fmt: skip

@@ -18,7 +18,7 @@ from numcodecs.registry import register_codec
 from .. import api
 from ..errors import UnsupportedPictureError
 from ..picture import load
-from ..stream.container import MAX_PIXELS, MAX_TILE
+from ..stream.header import MAX_PIXELS, MAX_TILE
 
 
 class Sodec(NumcodecsCodec):  # type: ignore[misc]  # numcodecs has no types

@@ -16,7 +16,7 @@ from PIL import Image, ImageFile
 from ..errors import CorruptStreamError, NewerFormatError, PictureTooLargeError, SodecError, UnknownModelError
 from ..pipeline.view import SCALES
 from ..stream import container, sections
-from ..stream.container import MAX_PIXELS, MAX_TILE, Header
+from ..stream.header import MAX_PIXELS, MAX_SIDE, MAX_TILE, Header, check_limits
 
 MODES = {(False, False): "RGB", (True, False): "L", (False, True): "RGBA", (True, True): "LA"}  # grey, alpha
 SAVE_OPTIONS = ("quality", "target_bpp", "max_bytes", "model", "weights", "device")
@@ -82,8 +82,14 @@ class SodecImageFile(ImageFile.ImageFile):
     def _open(self) -> None:
         assert self.fp is not None
         with _errors_of_files():
-            header: Header = container.peek(self.fp.read(container.PEEK_BYTES))
-            container.check_limits(header, self.max_pixels, self.max_tile)
+            try:
+                header: Header = container.peek(self.fp.read(container.PEEK_BYTES))
+            except NewerFormatError:
+                container.parse(
+                    self._bytes(), self.max_pixels, self.max_tile
+                )  # a flipped bit is damage, no newer format
+                raise
+            check_limits(header, self.max_pixels, self.max_tile)
         self._size = header.width, header.height
         self._mode = MODES[header.grey, header.alpha]
         self._has_metadata = any(entry.tag in sections.METADATA_NAMES for entry in header.directory)
@@ -205,7 +211,7 @@ def _metadata(data: bytes) -> dict[str | tuple[int, int], Any]:
 
     metadata = {}
     try:
-        for section in container.parse(data, max_pixels=container.MAX_SIDE**2, max_tile=container.MAX_SIDE).sections:
+        for section in container.parse(data, max_pixels=MAX_SIDE**2, max_tile=MAX_SIDE).sections:
             if section.tag in sections.METADATA_NAMES:
                 name = sections.METADATA_NAMES[section.tag]
                 metadata[name] = sections.unpack_metadata(section.body, name)

@@ -17,7 +17,7 @@ from zarr.registry import register_codec
 from .. import api
 from ..errors import CorruptStreamError, UnsupportedPictureError
 from ..pipeline.rate import checked_quality
-from ..stream.container import MAX_PIXELS, MAX_TILE
+from ..stream.header import MAX_PIXELS, MAX_TILE
 from .numcodecs import encode_chunk, picture_shape
 
 NAME = "sodec"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .. import weights
 from ..entropy import PRECISION, laplace_tables, tables_from_probabilities
 from ..errors import WeightsError
-from ..stream.container import QUALITY_STEPS
+from ..stream.header import QUALITY_STEPS
 from ..weights import Bundle
 from ..weights.bundle import DESCRIPTION
 from .config import ModelConfig

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from ..errors import PictureTooLargeError, UnsupportedPictureError, warn
-from ..stream.container import MAX_PIXELS, MAX_SIDE
+from ..stream.header import MAX_PIXELS, MAX_SIDE
 from . import alpha as transparency
 from . import colour, exif, opening
 from . import metadata as metadata_of

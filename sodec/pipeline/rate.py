@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from ..errors import QualityError, TargetError
-from ..stream.container import QUALITY_STEPS
+from ..stream.header import QUALITY_STEPS
 
 DEFAULT_QUALITY = 50
 MAX_PASSES = 8

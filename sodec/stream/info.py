@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from ..entropy import payload_info
 from . import sections
-from .container import CHECK_BYTES, MAX_PIXELS, MAX_TILE, parse
+from .container import parse
+from .header import CHECK_BYTES, MAX_PIXELS, MAX_TILE
 
 
 @dataclass(frozen=True)

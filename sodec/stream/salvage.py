@@ -18,7 +18,9 @@ import numpy.typing as npt
 from .._native import crc32c
 from ..errors import CorruptStreamError, SodecError
 from . import MAGIC, container, sections
-from .container import CHECK_BYTES, MAX_PIXELS, MAX_TILE, VERSION, Cursor, Header, Stream, TileEntry
+from . import header as headers
+from .container import Stream
+from .header import CHECK_BYTES, MAX_PIXELS, MAX_TILE, VERSION, Cursor, Header, TileEntry
 
 REACH = 1 << 18  # bytes to either side of its place in which a body is looked for
 NEAR = 64  # bytes within which one short check is enough: chance alone gives a match here in 1 of 500 searches
@@ -51,11 +53,11 @@ def read(data: bytes, max_pixels: int = MAX_PIXELS, max_tile: int = MAX_TILE, kn
         As `container.read`.
     """
     data = bytes(data)
-    if container.crc_matches(data):
+    if headers.crc_matches(data):
         return container.read(data, max_pixels, max_tile)
     reading = _read_header(data, known)
     header = reading.header
-    container.check_limits(header, max_pixels, max_tile)
+    headers.check_limits(header, max_pixels, max_tile)
     names = [name for name, _, _ in container.bodies_of(header, reading.index)]
     damaged = [name for name, body in zip(names, reading.bodies, strict=True) if not body]
     alpha: npt.NDArray[np.uint8] | None = None
@@ -78,7 +80,7 @@ def read(data: bytes, max_pixels: int = MAX_PIXELS, max_tile: int = MAX_TILE, kn
 def fingerprint(data: bytes, known: Collection[bytes]) -> bytes:
     """The weights that a stream needs, damaged or not. Raises as `read`, but for its limits."""
     data = bytes(data)
-    return (container.peek(data) if container.crc_matches(data) else _read_header(data, known).header).fingerprint
+    return (headers.peek(data) if headers.crc_matches(data) else _read_header(data, known).header).fingerprint
 
 
 def locate(data: bytes, start: int, entries: Sequence[TileEntry]) -> list[bytes]:
@@ -99,7 +101,7 @@ def locate(data: bytes, start: int, entries: Sequence[TileEntry]) -> list[bytes]
             return b""
         budget -= 1 + length // 256  # a check of 256 bytes takes about as long as a place of the search
         part = data[place : place + length]
-        return part if container.short_check(part) == check else b""
+        return part if headers.short_check(part) == check else b""
 
     def confirmed(number: int, shift: int) -> bool:
         return any(body(after, shift) for after in range(number + 1, min(number + 3, len(entries))))
@@ -197,7 +199,7 @@ def _read_header(data: bytes, known: Collection[bytes]) -> _Reading:
     """The reading of a stream, its CRC-32C not matching, that explains it best; the errors of `read` without one."""
     heads = [_Head(data, ()), *_known_starts(data, known)]
     if len(data) < 4 or not (len(heads) > 1 or _has_magic(data)):
-        container.check_start(data)
+        headers.check_start(data)
     for head in heads:
         reading = _reading(Cursor(head.data, 4, len(data)), repairs=head.repairs)
         if reading and (reading.confirmed or head.data == data):
@@ -210,7 +212,7 @@ def _read_header(data: bytes, known: Collection[bytes]) -> _Reading:
         reading = _reading(Cursor(head.data, 4, len(data)), repairs=(*head.repairs, note), lenient=True)
         if reading and reading.confirmed >= 2 and data[3] >> 4 == VERSION:
             return reading
-    container.check_start(data)
+    headers.check_start(data)
     raise CorruptStreamError(f"{container.altered(data)}; {_why_nothing_is_left(data)}")
 
 
@@ -225,7 +227,7 @@ def _has_magic(data: bytes) -> bool:
 def _known_starts(data: bytes, known: Collection[bytes]) -> Iterator[_Head]:
     """The stream with magic, version and each known fingerprint put in, where at least three of the bytes agree."""
     for coding in known if len(data) > 3 else ():
-        start = MAGIC + bytes([VERSION << 4 | data[3] & container.FLAGS_KNOWN]) + coding
+        start = MAGIC + bytes([VERSION << 4 | data[3] & headers.FLAGS_KNOWN]) + coding
         edits = [
             _Edit(place, 1, bytes([new])) for place, new in enumerate(start) if data[place : place + 1] != bytes([new])
         ]
@@ -245,12 +247,12 @@ def _reading(
     if head[:3] != MAGIC or len(head) < 4 or head[3] >> 4 != VERSION:
         return None
     try:
-        header = container.parse_header(cursor)
+        header = headers.parse_header(cursor)
         if header.extended:
-            index = container.parse_index(cursor, header)
-            if not container.header_check_matches(cursor) and not lenient:
+            index = headers.parse_index(cursor, header)
+            if not headers.header_check_matches(cursor) and not lenient:
                 return None
-        elif not whole or container.tile_grid(header.width, header.height, header.tile_log2) != (1, 1):
+        elif not whole or headers.tile_grid(header.width, header.height, header.tile_log2) != (1, 1):
             return None
     except SodecError:
         return None
@@ -259,7 +261,7 @@ def _reading(
         payload = data[cursor.position : -CHECK_BYTES]
         return _Reading(header, [TileEntry(len(payload), None)], [payload], repairs, whole=True)
     entries = [TileEntry(entry.length, entry.check) for entry in header.directory] + index
-    return _Reading(header, index, locate(data, cursor.position, entries), repairs, container.crc_matches(data))
+    return _Reading(header, index, locate(data, cursor.position, entries), repairs, headers.crc_matches(data))
 
 
 def _edited(heads: Sequence[_Head]) -> Iterator[tuple[_Reading, _Edit]]:
@@ -314,7 +316,7 @@ def _crc_before(data: bytes, size: int) -> int | None:
 
 def _why_nothing_is_left(data: bytes) -> str:
     try:
-        if not container.parse_header(Cursor(data, 4, len(data))).extended:
+        if not headers.parse_header(Cursor(data, 4, len(data))).extended:
             return "the picture is one tile without an index, so nothing says which of its bytes are whole"
     except SodecError:
         pass

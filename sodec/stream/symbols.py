@@ -8,7 +8,7 @@ from .. import entropy
 from ..entropy import SKIP
 from ..errors import WeightsError
 from ..weights import Coding
-from .container import QUALITY_STEPS
+from .header import QUALITY_STEPS
 
 LOWEST = 1  # quality
 

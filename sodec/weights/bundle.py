@@ -13,6 +13,7 @@ import functools
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -312,7 +313,8 @@ def _describe(folder: Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
     try:
         with open(path, "rb") as file:
-            text = file.read(MAX_DESCRIPTION + 1)
+            # No more memory than the file takes: a read takes what it is asked for.
+            text = file.read(min(os.fstat(file.fileno()).st_size, MAX_DESCRIPTION) + 1)
         if len(text) > MAX_DESCRIPTION:
             raise WeightsError(f"{path} has more than {MAX_DESCRIPTION} bytes")
         description = json.loads(text.decode(), parse_constant=_refuse_constant)
