@@ -131,6 +131,9 @@ def test_sessions_hold_their_own_and_are_dropped():
     sessions.drop("a")
     sessions.drop("never there")
     assert (sessions.of("a").upload, sessions.of("a").trial) == (None, None)
+    assert len(sessions) == 1, "an event that ends after its page was closed leaves nothing behind"
+    sessions.of("b", hold=True).upload = first.upload
+    assert sessions.of("b").upload is first.upload
     assert sessions.open("a").upload.name == "first.png"
 
 

@@ -361,6 +361,8 @@ def test_a_page_whose_photo_was_dropped_says_so_and_saves_nothing(visitor, page,
     page.events.sessions.drop(visitor.session)
     assert visitor.event(numbers["stream_file"]) == [None]
     assert "no longer holds" in shown(visitor.event(numbers["code"], "quality", 30, 5000))
+    visitor.event(numbers["receive"], *json.loads(visitor.upload(png(), "again.png")[2]))
+    assert "again.png" in shown(visitor.event(numbers["code"], "quality", 30, 5000))
 
 
 def test_every_answer_is_told_not_to_be_sniffed(visitor, page, numbers):

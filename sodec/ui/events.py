@@ -47,7 +47,7 @@ class Events:
 
     def receive(self, token: str | None, request: gr.Request) -> None:
         """Opens what was dropped."""
-        session = self._session(request)
+        session = self.sessions.of(_key(request), hold=True)
         uploaded = self.uploads.take(token or "")
         if uploaded is None:
             session.problem = "The file waited too long for its page; drop it again"

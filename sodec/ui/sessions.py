@@ -58,10 +58,17 @@ class Sessions:
             self._held[key] = Session(self._first.upload, self._first)
             return self._touched(key)
 
-    def of(self, key: str) -> Session:
-        """The session of a page; one without an upload, and `DROPPED` as its problem, where it is held no longer."""
+    def of(self, key: str, *, hold: bool = False) -> Session:
+        """The session of a page; one without an upload, and `DROPPED` as its problem, where it is held no longer.
+
+        Such a one is held only with `hold`, so that events that end after their page was closed leave nothing behind.
+        """
         with self._lock:
-            self._held.setdefault(key, Session(None, problem=DROPPED))
+            if key not in self._held:
+                empty = Session(None, problem=DROPPED)
+                if not hold:
+                    return empty
+                self._held[key] = empty
             return self._touched(key)
 
     def drop(self, key: str) -> None:
