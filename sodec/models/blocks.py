@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from . import ops
 
-PLACE = 2.0  # of positions against what is there, in queries and keys
-# Where the corner of what is seen lies, down and across, in tokens; training draws it on its device, (2,).
+PLACE = 2.0  # weight of the positional encoding beside the features, in queries and keys
+# Position of the window's corner in the picture, down and across, in tokens; in training a tensor (2,).
 Origin = tuple[float, float] | Tensor
 
 
@@ -58,7 +58,7 @@ class ResBlock(nn.Module):
         return x + self.conv2(F.silu(hidden))
 
     def fold_time(self, time: Tensor) -> bool:
-        """Makes the shift by this one embedding (1, time_width) a part of the bias. False where there is none."""
+        """Adds the shift of this embedding (1, time_width) to the bias. False if the block has no shift."""
         if self.time is None:
             return False
         fold_shift(self.conv1, self.time, time)
@@ -67,7 +67,7 @@ class ResBlock(nn.Module):
 
 
 def fold_shift(layer: nn.Conv2d, shift: nn.Linear, time: Tensor) -> None:
-    """Adds what `shift` makes of `time` (1, time_width) to the bias of `layer`, computed in float64."""
+    """Adds `shift(time)`, time (1, time_width), to the bias of `layer`; computed in float64."""
     assert layer.bias is not None
     layer.bias.copy_(layer.bias.double() + shift.double()(time.double())[0])
 
@@ -89,11 +89,12 @@ class _Steady(torch.autograd.Function):
 
 
 def steady(x: Tensor, channels: int = 1) -> Tensor:
-    """x, with its channels in this dimension; of its gradient, what differs from the channel's mean over the batch.
+    """The identity; backwards, the gradient less each channel's mean over batch and positions.
 
-    A gradient common to all positions asks for another constant, and Adam moves all of a layer's inputs towards it
-    together: by 0.4 a step in a layer of 1,440. Where norms follow, constants cost nothing, and they grew until a UNet
-    gave nothing else, in three models one after the other. Without that gradient they stay where they are.
+    `channels` is the dimension of the channels. The part of the gradient that all positions share asks for another
+    constant, and Adam moves all inputs of a layer towards it at once, by 0.4 a step in a layer of 1,440. Where norms
+    follow, constants cost nothing: in three trainings they grew until the UNet's output was constant. Without that part
+    of the gradient they stay as they are.
     """
     steadied: Tensor = _Steady.apply(x, channels) if torch.is_grad_enabled() else x
     return steadied
@@ -131,7 +132,7 @@ class PixelDecoder(nn.Module):
 
 
 class JoinedLinear(nn.Module):
-    """Base of attentions with a linear layer each for q, k and v, `names`, which `join` makes one."""
+    """Base of attentions with a linear layer each for q, k and v (`names`), which `join` merges into one."""
 
     names = ("to_q", "to_k", "to_v")
 
@@ -146,7 +147,7 @@ class JoinedLinear(nn.Module):
         return torch.cat([getattr(self, name)(x) for name in self.names], -1)
 
     def join(self) -> None:
-        """The three layers become one product of the same values."""
+        """Merges the three layers into one with the same outputs."""
         self.joined = joined_linear([getattr(self, name) for name in self.names])
         for name in self.names:
             delattr(self, name)
@@ -165,7 +166,7 @@ def joined_linear(layers: Sequence[nn.Linear]) -> nn.Linear:
 
 
 class CrossAttention(nn.Module):
-    """Pixels ask, tokens answer: x + attention(q = LN(x) + position, k, v = tokens), then a GEGLU feed-forward."""
+    """Pixels attend to tokens: x + attention(q = LN(x) + position, k, v = tokens), then a GEGLU feed-forward."""
 
     def __init__(self, width: int, token_width: int, head: int = 32) -> None:
         super().__init__()

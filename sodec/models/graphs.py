@@ -1,8 +1,8 @@
-"""The decoder on a GPU without the CPU's share of it: CUDA graphs by size, the fidelity branch on a stream of its own.
+"""The decoder as CUDA graphs, one per size, without launches from Python; the fidelity branch has its own stream.
 
-On an H200 the networks of `lite` decode 512x512 in 3.4 ms in place of 8.7, those of `sd21` in 44 in place of 55. Off
-unless asked for (`Codec(cuda_graphs=True)`), since each size keeps the memory of a whole decode. The tests run its
-bookkeeping on a CPU.
+On an H200 the networks of `lite` decode 512x512 in 3.4 ms instead of 8.7, those of `sd21` in 44 instead of 55. Off by
+default (`Codec(cuda_graphs=True)`), since each size keeps the memory of a whole decode. The tests run the bookkeeping
+on a CPU.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .model import SodecModel
 
 _cuda: Any = torch.cuda  # typed in some versions of torch, in others not
 CAPACITY = 4  # graphs: each holds the memory of a whole decode
-REMEMBERED = 256  # sizes met before
+REMEMBERED = 256  # sizes that were decoded before
 WARM_UPS = 2
 
 Value = TypeVar("Value")
@@ -29,7 +29,7 @@ Decode = Callable[..., tuple[Tensor, ...]]
 
 
 class SizeCache(Generic[Value]):
-    """At most `capacity` values by key; the one that was not asked for the longest goes first."""
+    """At most `capacity` values by key; the least recently used is dropped first."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -45,7 +45,7 @@ class SizeCache(Generic[Value]):
         return self._kept.get(key)
 
     def put(self, key: Hashable, value: Value) -> None:
-        """Keeps it."""
+        """Stores the value."""
         self._kept[key] = value
         self._kept.move_to_end(key)
         if len(self._kept) > self.capacity:
@@ -55,8 +55,8 @@ class SizeCache(Generic[Value]):
 class GraphedDecoder:
     """y_hat (1, Cy, h, w), w (1, Cw, h, w) and quality (1,) to the full and the fidelity picture, as decoded.
 
-    A size is captured when it is met the second time: most windows of a large picture are of one size, and a picture
-    decoded once is not worth it. Sizes are exact, not rounded up, since what is around a window changes its pixels.
+    A size is captured when it is decoded for the second time: most windows of a large picture have one size, and for a
+    picture that is decoded once a capture does not pay. Sizes are not rounded up, since padding would change pixels.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class GraphedDecoder:
 
 
 class Captured:
-    """A CUDA graph of `function` at the sizes of `inputs`. It is fed by copying, and gives copies.
+    """A CUDA graph of `function` at the sizes of `inputs`. Inputs are copied into it, and results are copies.
 
     Graphs that never run at once may share the memory `pool` (`torch.cuda.graph_pool_handle()`).
     """
@@ -120,7 +120,7 @@ class Captured:
                 function(*self.inputs)
         here.wait_stream(side)
         self.graph = _cuda.CUDAGraph()
-        # Other threads, which pin memory for what comes next, may go on meanwhile.
+        # Thread-local, so that other threads may pin memory for the next picture meanwhile.
         with _cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"):
             self.outputs = function(*self.inputs)
 

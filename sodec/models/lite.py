@@ -71,14 +71,14 @@ class HyperAnalysis(nn.Module):
         self.down = conv(config.hyper, config.hyper, 3, 2)
         self.leave = conv(config.hyper, config.z_channels, 3, 2)
         with torch.no_grad():
-            self.leave.weight.mul_(64.0)  # large at first: small values would all round to 0, and z would never learn
+            self.leave.weight.mul_(64.0)  # start large: small values would all round to 0, and z would never learn
 
     def forward(self, y: Tensor) -> Tensor:
         return self.leave(F.silu(self.down(F.silu(self.enter(pad_to(y, 4))))))
 
 
 class HyperSynthesis(nn.Module):
-    """Features at 1/16 from z (B, Cz, h, w): (B, outputs, 4 h, 4 w). The mean of y is one, w (H_s) another."""
+    """Features at 1/16 from z (B, Cz, h, w): (B, outputs, 4 h, 4 w). One predicts the mean of y, another is H_s (w)."""
 
     def __init__(self, config: ModelConfig, outputs: int) -> None:
         super().__init__()
@@ -88,12 +88,12 @@ class HyperSynthesis(nn.Module):
         )  # fmt: skip
 
     def forward(self, z: Tensor) -> Tensor:
-        # z reaches tens, weights expect about one
+        # z has values of tens, the layers expect about one
         return self.layers(z * 0.25)
 
 
 class Context(nn.Module):
-    """The mean of one half of y, given the other: mu(z) (B, Cy, h, w) and what was coded of the first half to the mean.
+    """The mean of one half of y from mu(z) (B, Cy, h, w) and the coded residual of the other half to the mean.
 
     The halves are a checkerboard, whose colours are swapped for the second half of the channels, so that every
     element has neighbours and other channels of its place among what is known (as He et al., CVPR 2021; there for the
@@ -108,7 +108,7 @@ class Context(nn.Module):
             self.leave.weight.mul_(0.1)
 
     def forward(self, mean: Tensor, residual: Tensor) -> Tensor:
-        """`residual` is what y_hat exceeds `mean` by in the first half; its second half is not looked at."""
+        """`residual` is y_hat - `mean` in the first half; its second half is ignored."""
         first = first_half(mean)
         known = torch.cat([mean, residual * first], 1).to(self.enter.weight.dtype)
         return mean + self.leave(F.silu(self.enter(known))).to(mean.dtype) * ~first
@@ -149,7 +149,7 @@ class VisionTransformer(nn.Module):
         x = x.flatten(2).transpose(1, 2) + place
         for block in self.blocks:
             x = block(x)
-        return self.norm(x) + PLACE * place  # a pixel of the UNet finds the tokens around it by their places
+        return self.norm(x) + PLACE * place  # by its position a pixel of the UNet attends to the tokens around it
 
 
 class TransformerBlock(nn.Module):
@@ -229,13 +229,13 @@ class UNet(nn.Module):
         self.up_16 = nn.ModuleList(UNetBlock(a) for _ in range(config.unet_blocks))
         self.norm = nn.LayerNorm(a)
         self.leave = conv(a, config.latent)
-        # It begins as no noise at all. What random layers said instead was only in the way of l_t, and the fastest way
-        # to silence it was to let constants grow before every norm: all of the UNet gave one constant from then on.
+        # eps starts at zero. A random start only disturbs l_t, and the fastest way for training to suppress it was to
+        # let constants grow before every norm, after which the UNet's output was constant.
         for parameter in self.leave.parameters():
             nn.init.zeros_(parameter)
 
     def forward(self, latent: Tensor, timestep: Tensor, tokens: Tensor, origin: Origin = (0.0, 0.0)) -> Tensor:
-        """`origin` is the place of the latent's corner in units of a token, as given to the ViT."""
+        """`origin` is the position of the latent's corner in units of a token, as in the ViT."""
         height, width = latent.shape[-2:]
         time = self.time_features(timestep, tokens.dtype)
         if self.token_kv is not None:
@@ -251,12 +251,12 @@ class UNet(nn.Module):
         x16 = x16 + self.from_32(x32)
         for block in self.up_16:
             x16 = block(x16, time)
-        # The one step multiplies what is lost here by 1/sqrt(a_t), so eps is never rounded to 16 bits.
+        # The one step multiplies rounding errors of eps by 1/sqrt(a_t), so eps is never rounded to 16 bits.
         eps = conv_in_float32(self.leave, F.silu(over_channels(self.norm, x16).float()))
         return eps[..., :height, :width]
 
     def time_features(self, timestep: Tensor, dtype: torch.dtype) -> Tensor | None:
-        """What the residual blocks are shifted by, (B, TIME_WIDTH); None once it is in their biases."""
+        """The shift of the residual blocks, (B, TIME_WIDTH); None once it is folded into their biases."""
         return None if self.time is None else F.silu(self.time(time_embedding(timestep).to(dtype)))
 
     def ends(self) -> tuple[nn.Conv2d, nn.Conv2d]:
@@ -276,7 +276,7 @@ class UNetBlock(ResBlock):
 
 
 class Resized(nn.Module):
-    """A layer that changes the size of features, which it normalises first.
+    """A norm, then a layer that changes the size of features.
 
     Without that the convolutions between levels grew, a thousandfold together in 40 minutes of training, since the
     norms behind them undo it; beside what they gave guidance, which is about one, was nothing.
@@ -303,7 +303,7 @@ def time_embedding(timestep: Tensor) -> Tensor:
 
 
 class LatentDecoder(PixelDecoder):
-    """D_m of `lite`: l_0 (B, Cl, h, w) and the fidelity picture (B, 3, 16 h, 16 w) to what should be added to that.
+    """D_m of `lite`: l_0 (B, Cl, h, w) and the fidelity picture (B, 3, 16 h, 16 w) to what is added to the latter.
 
     The paper's D_m, Stable Diffusion's, makes the whole picture of the latent. Ours did too, through 32 channels at
     1/16, and its picture was 0.4 to 0.7 dB behind the fidelity picture that it could have begun from.
@@ -317,7 +317,7 @@ class LatentDecoder(PixelDecoder):
             nn.init.zeros_(parameter)
 
     def forward(self, latent: Tensor, fidelity: Tensor) -> Tensor:  # type: ignore[override]
-        seen = 4 * (fidelity - 0.5)  # about unit variance
+        seen = 4 * (fidelity - 0.5)  # unit variance, about
         x = self.to_8(self.body(self.enter(latent))) + self.see_8(F.pixel_unshuffle(seen, 8))
         x = self.at_4(self.to_4(self.at_8(x)) + self.see_4(F.pixel_unshuffle(seen, 4)))
         return fidelity + F.pixel_shuffle(self.leave(F.silu(x)), 4)

@@ -56,79 +56,79 @@ def schedule(base: ModelConfig, path: Path, prediction: str | None = None) -> Mo
     something else, as the 768-pixel SD 2.1 does (v): the one step would be another formula.
     """
     if prediction is not None and not path.exists():
-        told: dict[str, Any] = {"prediction_type": prediction}
+        fields: dict[str, Any] = {"prediction_type": prediction}
     else:
-        told = read_json(path)
-        require(path, told, SCHEDULER)
-    kind = told.get("prediction_type", "epsilon")  # diffusers' own default
+        fields = read_json(path)
+        require(path, fields, SCHEDULER)
+    kind = fields.get("prediction_type", "epsilon")  # diffusers' own default
     if kind != "epsilon":
         hint = " (SD 2.1 at 768 pixels? the 512 base predicts epsilon)" if kind == "v_prediction" else ""
         raise WeightsError(f"{path}: prediction_type is {kind!r}, this model needs 'epsilon'{hint}")
-    first, last = (float(told.get(name, getattr(base, name))) for name in ("beta_start", "beta_end"))
+    first, last = (float(fields.get(name, getattr(base, name))) for name in ("beta_start", "beta_end"))
     return dataclasses.replace(base, beta_start=first, beta_end=last)
 
 
 def vae_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Those of the latent decoder, by the names that diffusers has used since 0.18."""
-    kept = {name: value for name, value in tensors.items() if name.startswith(("decoder.", "post_quant_conv."))}
+    """The latent decoder's tensors, with the names that diffusers uses since version 0.18."""
+    decoder = {name: value for name, value in tensors.items() if name.startswith(("decoder.", "post_quant_conv."))}
     names = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-    found = {}
-    for name, value in kept.items():
+    result = {}
+    for name, value in decoder.items():
         renamed = re.sub(r"\.(query|key|value|proj_attn)\.", lambda old: f".{names[old[1]]}.", name)
-        # once they were convolutions of one pixel
-        found[renamed] = value.flatten(1) if renamed != name and value.ndim == 4 else value
-    return found
+        # Older files have them as 1x1 convolutions.
+        result[renamed] = value.flatten(1) if renamed != name and value.ndim == 4 else value
+    return result
 
 
 def vit_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Those of the ViT, by the names that transformers has used since 5."""
-    found = {}
+    """The ViT's tensors, with the names that transformers uses since version 5."""
+    result = {}
     for name, value in tensors.items():
         name = name.removeprefix("dinov2.")
         name = re.sub(r"\.attention\.attention\.(query|key|value)\.", lambda old: f".attention.{old[1][0]}_proj.", name)
-        found[name.replace(".attention.output.dense.", ".attention.o_proj.")] = value
-    found.pop("embeddings.mask_token", None)
-    return found
+        result[name.replace(".attention.output.dense.", ".attention.o_proj.")] = value
+    result.pop("embeddings.mask_token", None)
+    return result
 
 
 def _of_unet(base: ModelConfig, path: Path) -> ModelConfig:
-    told = read_json(path)
-    require(path, told, {**UNET, "in_channels": base.latent, "out_channels": base.latent})
-    widths, heads = tuple(told["block_out_channels"]), told["attention_head_dim"]
+    fields = read_json(path)
+    require(path, fields, {**UNET, "in_channels": base.latent, "out_channels": base.latent})
+    widths, heads = tuple(fields["block_out_channels"]), fields["attention_head_dim"]
     counts = heads if isinstance(heads, list) else [heads] * len(widths)  # diffusers' misnomer: how many there are
     head = widths[0] // counts[0]
     if [width // head for width in widths] != counts:
         raise WeightsError(f"{path}: attention_head_dim {heads} gives heads of several widths for {list(widths)}")
-    down = told["down_block_types"]
+    down = fields["down_block_types"]
     attention = tuple(kind == "CrossAttnDownBlock2D" for kind in down)
     expected = ["CrossAttnDownBlock2D" if guided else "DownBlock2D" for guided in attention]
     up = [kind.replace("Down", "Up") for kind in reversed(expected)]
-    require(path, told, {"down_block_types": expected, "up_block_types": up})
+    require(path, fields, {"down_block_types": expected, "up_block_types": up})
     public = dataclasses.replace(
-        base.public, unet_blocks=told["layers_per_block"], unet_attention=attention, unet_head=head,
-        groups=told["norm_num_groups"],
+        base.public, unet_blocks=fields["layers_per_block"], unet_attention=attention, unet_head=head,
+        groups=fields["norm_num_groups"],
     )  # fmt: skip
-    return dataclasses.replace(base, unet=widths, tokens=told["cross_attention_dim"], sizes=public)
+    return dataclasses.replace(base, unet=widths, tokens=fields["cross_attention_dim"], sizes=public)
 
 
 def _of_vae(base: ModelConfig, path: Path) -> ModelConfig:
-    told = read_json(path)
-    widths = tuple(reversed(told["block_out_channels"]))
+    fields = read_json(path)
+    widths = tuple(reversed(fields["block_out_channels"]))
     levels = ["UpDecoderBlock2D"] * len(widths)
     wanted = {"latent_channels": base.latent, "norm_num_groups": base.public.groups, "up_block_types": levels}
-    require(path, told, {**VAE, **wanted})
+    require(path, fields, {**VAE, **wanted})
     if len(widths) != 4:
         raise WeightsError(f"{path}: block_out_channels has {len(widths)} levels, the latent at 1/8 needs 4")
-    public = dataclasses.replace(base.public, latent_scale=told.get("scaling_factor", base.public.latent_scale))
-    blocks = (told["layers_per_block"] + 1,) * len(widths)
+    public = dataclasses.replace(base.public, latent_scale=fields.get("scaling_factor", base.public.latent_scale))
+    blocks = (fields["layers_per_block"] + 1,) * len(widths)
     return dataclasses.replace(base, decoder=widths, decoder_blocks=blocks, sizes=public)
 
 
 def _of_vit(base: ModelConfig, path: Path) -> ModelConfig:
-    told = read_json(path)
-    require(path, told, VIT)
-    width, patch = told["hidden_size"], told["patch_size"]
+    fields = read_json(path)
+    require(path, fields, VIT)
+    width, patch = fields["hidden_size"], fields["patch_size"]
     public = dataclasses.replace(
-        base.public, vit_head=width // told["num_attention_heads"], vit_grid=told["image_size"] // patch
+        base.public, vit_head=width // fields["num_attention_heads"], vit_grid=fields["image_size"] // patch
     )
-    return dataclasses.replace(base, vit=width, vit_depth=told["num_hidden_layers"], vit_patch=patch, sizes=public)
+    return dataclasses.replace(base, vit=width, vit_depth=fields["num_hidden_layers"], vit_patch=patch, sizes=public)
