@@ -6,6 +6,7 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from . import memory
 from .errors import UnknownModelError
 from .files import StreamLike, read_stream
 from .pipeline.tiles import CELL
@@ -102,6 +103,7 @@ def decompress(
     return kept_codec(bundle, device).decompress(data, output=output, **options)
 
 
+@memory.errors_named()
 def inspect(data: StreamLike, *, max_pixels: int = MAX_PIXELS, max_tile: int = MAX_TILE) -> Info:
     """Sizes, quality, model, and bytes by section, without torch and without decoding the picture.
 
@@ -135,6 +137,7 @@ def inspect(data: StreamLike, *, max_pixels: int = MAX_PIXELS, max_tile: int = M
 @functools.lru_cache(maxsize=2)
 def kept_codec(bundle: Bundle, device: str) -> Codec:
     """The codec behind `compress` and `decompress`, made at the first call with these weights and this device."""
+    memory.check_addresses_for_torch()
     from .codec import Codec
 
     return Codec(weights=bundle, device=device)

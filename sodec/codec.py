@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 import torch
 from torch import Tensor
 
-from . import picture
+from . import memory, picture
 from .errors import DamageWarning, DeviceError, UnknownModelError, ViewError, warn
 from .files import StreamLike, read_stream
 from .models import SodecModel
@@ -99,6 +99,7 @@ class Codec:
         No such tile.
     """
 
+    @memory.errors_named()
     def __init__(
         self,
         model: str = "lite",
@@ -134,7 +135,8 @@ class Codec:
     @overload
     def compress(self, pictures: PictureLike, quality: float | None = ..., **options: Any) -> bytes: ...
 
-    def compress(  # type: ignore[misc]  # the options of the overloads are those named here
+    @memory.errors_named()  # type: ignore[misc]  # the options of the overloads are those named here
+    def compress(
         self,
         pictures: PictureLike | Sequence[PictureLike],
         quality: float | None = None,
@@ -215,7 +217,8 @@ class Codec:
     @overload
     def decompress(self, streams: StreamLike, *, output: str = ..., **options: Any) -> Any: ...
 
-    def decompress(  # type: ignore[misc]  # as `compress`
+    @memory.errors_named()  # type: ignore[misc]  # as `compress`
+    def decompress(
         self,
         streams: StreamLike | Sequence[StreamLike],
         *,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .. import weights
 from ..entropy import PRECISION, laplace_tables, tables_from_probabilities
 from ..errors import WeightsError
+from ..memory import is_out_of_memory
 from ..stream.header import QUALITY_STEPS
 from ..weights import Bundle
 from ..weights.bundle import DESCRIPTION
@@ -88,6 +89,8 @@ def _built(config: ModelConfig) -> SodecModel:
     try:
         return SodecModel(config)
     except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
         raise WeightsError(f"no model of {config.name!r} has these sizes: {error}") from None
 
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import memory
 from ..errors import CorruptStreamError
 from ..picture import Picture
 from ..stream import symbols
@@ -43,6 +44,10 @@ def decode(
     Raises `CorruptStreamError` where a tile can't be read; with `conceal`, where none can.
     """
     wanted = view.box(stream.width, stream.height)
+    width, height = wanted.width // view.shrink, wanted.height // view.shrink
+    # Twice 8 bits of three planes, as they are handed out, and twice the floats of a row of windows.
+    needed = 6 * width * height + 24 * width * min(height, engine.tile + 2 * BLEND)
+    memory.check(needed, f"a picture of {width}x{height} pixels", "a region or a scale takes less")
     source = TileSource(engine, stream, content=view.fidelity < 1, conceal=conceal)
     with torch.inference_mode():
         rgb = _joined(engine, source, stream, view, wanted, progress)

@@ -1,12 +1,12 @@
-"""How much memory decoding takes, and whether there is so much: said before it is tried."""
+"""How much memory decoding takes, and a `DeviceError` before it is tried where there is less."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
+from .. import memory
 from ..errors import DeviceError
+from ..memory import gigabytes
 from ..models import ModelConfig
 from .tiles import HALO
 
@@ -34,8 +34,8 @@ def check(config: ModelConfig, device: torch.device, dtype: torch.dtype, height:
     fitting = [tile for tile in TILES if decoding_bytes(config, dtype, tile + 2 * HALO, tile + 2 * HALO) <= free]
     advice = f"tile={fitting[0]} (--tile {fitting[0]}) would fit" if fitting else "no tile would fit"
     raise DeviceError(
-        f"decoding {width}x{height} pixels at once with {config.name} takes {_gb(needed)} or more beside the weights; "
-        f"{device} has {_gb(free)} free: {advice}"
+        f"decoding {width}x{height} pixels at once with {config.name} takes {gigabytes(needed)} or more beside the "
+        f"weights; {device} has {gigabytes(free)} free: {advice}"
     )
 
 
@@ -46,25 +46,15 @@ def check_weights(size: int, device: torch.device, dtype: torch.dtype, name: str
     for place, kind in ((torch.device("cpu"), torch.float32), (device, dtype)):
         free, needed = available(place), size // 2 * kind.itemsize
         if free is not None and needed > free:
-            raise DeviceError(f"the weights of {name} take {_gb(needed)}; {place} has {_gb(free)} free")
+            raise DeviceError(f"the weights of {name} take {gigabytes(needed)}; {place} has {gigabytes(free)} free")
 
 
 def available(device: torch.device) -> int | None:
-    """Bytes that can be taken on the device; None where it can't be told."""
+    """Bytes that can be taken on the device; None where nothing tells."""
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + unused
-    if device.type == "cpu":
-        try:
-            lines = Path("/proc/meminfo").read_text().splitlines()
-            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-        except (OSError, StopIteration):
-            return None
-    return None
-
-
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.2f} GB"
+    return memory.free() if device.type == "cpu" else None
 
 
 def resolve_device(name: str) -> torch.device:

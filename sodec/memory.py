@@ -1,0 +1,172 @@
+"""What memory this process can still take, and errors where it does not suffice. Imports no torch.
+
+The least of what the machine has available, of what the control groups that the process is in leave it (a container's
+limit: who goes beyond is killed without a word), and of the limit on its addresses (`ulimit -v`).
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from .errors import DeviceError, SodecError
+
+PROC = Path("/proc")
+# Of the libraries' sizes on disk, what torch maps of them, and what it takes beside them: measured with torch 2.14 for
+# CUDA, whose 4.0 GB of files take 3.2 GB of addresses, and 3.4 once a picture is decoded.
+SHARE_MAPPED, BESIDE = 0.75, 300_000_000
+OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "could not create a memory", "bad allocation",
+                 "could not create a primitive", "can't start new thread", "Cannot allocate memory",
+                 "failed to map segment")  # fmt: skip
+
+
+class GroupFiles(NamedTuple):
+    """Where one control group says how much memory it allows and has taken."""
+
+    limit: Path
+    usage: Path
+    statistics: Path
+    reclaimable: str  # the name in `statistics` of what is given back when memory is needed
+
+
+def free() -> int | None:
+    """Bytes that this process can still take; None where nothing tells."""
+    known = [size for size in (_of_machine(), _of_groups(), _of_addresses()) if size is not None]
+    return max(0, min(known)) if known else None
+
+
+def check(needed: int, what: str, advice: str) -> None:
+    """`DeviceError` where `what` takes more bytes than are free."""
+    left = free()
+    if left is not None and needed > left:
+        raise DeviceError(f"{what} takes {gigabytes(needed)}; {gigabytes(left)} of memory are free: {advice}")
+
+
+def check_addresses_for_torch() -> None:
+    """`DeviceError` where a limit on addresses is too low to import torch, which would end the process."""
+    left = _of_addresses()
+    if left is None or "torch" in sys.modules:
+        return
+    found = importlib.util.find_spec("torch")
+    if found is None or found.origin is None:
+        return
+    folder = Path(found.origin).parent
+    sizes = [
+        path.stat().st_size for place in (folder / "lib", folder.parent / "nvidia") for path in place.rglob("*.so*")
+    ]
+    if (needed := round(SHARE_MAPPED * sum(sizes)) + BESIDE) > left:
+        raise DeviceError(
+            f"torch takes about {gigabytes(needed)} of addresses; the limit of this process (ulimit -v) leaves "
+            f"{gigabytes(left)}: raise it, or install torch without CUDA, which takes less"
+        )
+
+
+@contextmanager
+def errors_named() -> Iterator[None]:
+    """Makes whatever kind of error says that memory has run out a `DeviceError` with what to do. Also a decorator."""
+    try:
+        yield
+    except SodecError:
+        raise
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not is_out_of_memory(error):
+            raise
+        left = free()
+        text = "" if left is None else f" ({gigabytes(left)} are free)"
+        raise DeviceError(
+            f"the memory does not suffice{text}: a smaller tile (tile=, --tile), a region or a scale takes less, as do "
+            "fewer pictures or workers at once"
+        ) from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the error says that memory has run out, as Python, torch, oneDNN or the loader of libraries say it."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+def gigabytes(size: float) -> str:
+    """For people."""
+    return f"{size / 1e9:.2f} GB"
+
+
+def _of_machine() -> int | None:
+    try:
+        lines = (PROC / "meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError, IndexError):
+        return None
+
+
+def _of_addresses() -> int | None:
+    try:
+        import resource  # not on Windows
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit == resource.RLIM_INFINITY:
+            return None
+        return limit - int((PROC / "self" / "statm").read_text().split()[0]) * resource.getpagesize()
+    except (ImportError, OSError, ValueError, IndexError):
+        return None
+
+
+def _of_groups() -> int | None:
+    """The least that any control group with a limit leaves."""
+    left = [_left_in(files) for files in _group_files()]
+    return min((size for size in left if size is not None), default=None)
+
+
+def _left_in(files: GroupFiles) -> int | None:
+    try:
+        limit = int(files.limit.read_text())  # "max" is none
+        usage = int(files.usage.read_text())
+        rows = dict(line.split() for line in files.statistics.read_text().splitlines())
+    except (OSError, ValueError):
+        return None
+    return limit - usage + int(rows.get(files.reclaimable, 0))
+
+
+@functools.lru_cache(maxsize=1)
+def _group_files() -> tuple[GroupFiles, ...]:
+    """Of the group of this process and those around it, of version 2 and of version 1."""
+    try:
+        groups = (PROC / "self" / "cgroup").read_text().splitlines()
+        mounts = (PROC / "self" / "mountinfo").read_text().splitlines()
+    except OSError:
+        return ()
+    paths: dict[str, PurePosixPath] = {}
+    for line in groups:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            paths["cgroup2"] = PurePosixPath(path)
+        elif "memory" in controllers.split(","):
+            paths["cgroup"] = PurePosixPath(path)
+    files: list[GroupFiles] = []
+    for line in mounts:
+        fields, _, kinds = line.partition(" - ")
+        kind, _, options = kinds.split(" ", 2)
+        if kind not in paths or (kind == "cgroup" and "memory" not in options.split(" ")[-1].split(",")):
+            continue
+        root, mounted = fields.split(" ")[3:5]
+        # In a container the group's path may begin at another root than that of the mount.
+        group = paths[kind]
+        inside = group.relative_to(root if group.is_relative_to(root) else "/")
+        for folder in (Path(mounted, inside), *Path(mounted, inside).parents):
+            if folder.is_relative_to(mounted):
+                files.append(_files_in(folder, kind))
+    return tuple(group for group in files if group.limit.exists())
+
+
+def _files_in(folder: Path, kind: str) -> GroupFiles:
+    if kind == "cgroup2":
+        return GroupFiles(folder / "memory.max", folder / "memory.current", folder / "memory.stat", "inactive_file")
+    return GroupFiles(
+        folder / "memory.limit_in_bytes",
+        folder / "memory.usage_in_bytes",
+        folder / "memory.stat",
+        "total_inactive_file",
+    )
