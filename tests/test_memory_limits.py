@@ -146,13 +146,13 @@ def test_a_picture_that_does_not_fit_is_named_before_it_is_decoded(monkeypatch):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ulimit -v is Linux's")
 @pytest.mark.parametrize("gigabytes", [0.7, 1.5])
-def test_too_few_addresses_for_torch_are_one_line(gigabytes):
+def test_too_few_addresses_for_torch_are_one_line(tmp_path, gigabytes):
     script = (
         f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({int(gigabytes * 1e9)},) * 2)\n"
         "import sys; from sodec.cli import main; sys.argv[0] = 'sodec'\n"
         "sys.exit(main(['demo']))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("sodec: ")
     assert done.stderr.count("\n") == 1

@@ -1,4 +1,4 @@
-"""How much memory decoding takes, and a `DeviceError` before it is tried where there is less."""
+"""Estimates the memory that decoding takes, and refuses early where there is less."""
 
 from __future__ import annotations
 

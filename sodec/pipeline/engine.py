@@ -116,7 +116,7 @@ class Engine:
         return Features(y_hat, w)
 
     def nothing(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-        """z and y of zeros for a tile of so many cells: what the model expects where it is told nothing."""
+        """z and y of zeros for a tile of so many cells: they decode to the mean of the prior."""
         config = self.model.config
         z = np.zeros((config.z_channels, -(-height // 4), -(-width // 4)), np.int16)
         return z, np.zeros((config.y_channels, height, width), np.int16)

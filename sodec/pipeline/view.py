@@ -49,10 +49,10 @@ def checked_view(
     Raises
     ------
     ViewError
-        A value is none of those allowed; it is named.
+        A value that is not allowed, with the value.
     """
     if mode not in MODES:
-        raise ViewError(f"mode {mode!r} is none of {', '.join(MODES)}")
+        raise ViewError(f"mode must be one of {', '.join(MODES)} (got {mode!r})")
     if fidelity is not None:
         if mode != "full":
             raise ViewError(f"mode {mode!r} already is fidelity 1; fidelity {fidelity!r} goes with mode 'full'")
@@ -60,7 +60,7 @@ def checked_view(
             raise ViewError(f"fidelity {fidelity!r} is not a number from 0 to 1")
     shrink = next((s for s in SCALES if scale == 1 / s), None)
     if shrink is None:
-        raise ViewError(f"scale {scale!r} is none of 1, 1/2, 1/4, 1/8")
+        raise ViewError(f"scale must be one of 1, 1/2, 1/4, 1/8 (got {scale!r})")
     share = 1.0 if mode == "fidelity" or shrink > 1 else float(fidelity or 0)
     return View(None if region is None else _checked_region(region), shrink, share)
 

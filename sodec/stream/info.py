@@ -1,4 +1,4 @@
-"""What the bytes of a stream are spent on, told without decoding any of them. Imports no torch."""
+"""What the bytes of a stream are spent on, found without decoding the picture. Imports no torch."""
 
 from __future__ import annotations
 

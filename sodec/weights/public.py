@@ -81,5 +81,5 @@ def _files(folder: Path) -> list[Path]:
                 raise WeightsError(f"{index} has no weight_map")
             return [folder / name for name in sorted(set(shards.values()))]
     pickles = sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".ckpt", ".pt", ".pth"))
-    told = f"; {pickles[0]} is a pickle, which is never read" if pickles else ""
-    raise WeightsError(f"{folder} has no {STEMS[0]}.safetensors or {STEMS[1]}.safetensors{told}")
+    note = f"; {pickles[0]} is a pickle, which is never read" if pickles else ""
+    raise WeightsError(f"{folder} has no {STEMS[0]}.safetensors or {STEMS[1]}.safetensors{note}")

@@ -57,7 +57,7 @@ def start(
     """
     if isinstance(base, str):
         if base not in CONFIGS:
-            raise UnknownModelError(f"model {base!r} is none of {', '.join(CONFIGS)}")
+            raise UnknownModelError(f"model must be one of {', '.join(CONFIGS)} (got {base!r})")
         base = CONFIGS[base]
     if base.sizes is None:
         raise WeightsError(f"model {base.name!r} has no parts from public checkpoints; `sodec train` starts it alone")
