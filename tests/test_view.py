@@ -113,8 +113,8 @@ def test_fidelity_blends_the_two_pictures():
     ("options", "named"),
     [
         ({"fidelity": 1.5}, "1.5"), ({"fidelity": float("nan")}, "nan"), ({"fidelity": True}, "True"),
-        ({"fidelity": 0.5, "mode": "fidelity"}, "0.5"), ({"scale": 1 / 3}, "0.333"), ({"scale": 0}, "scale 0"),
-        ({"scale": float("nan")}, "nan"), ({"scale": 2}, "scale 2"),
+        ({"fidelity": 0.5, "mode": "fidelity"}, "0.5"), ({"scale": 1 / 3}, "0.333"), ({"scale": 0}, "got 0"),
+        ({"scale": float("nan")}, "nan"), ({"scale": 2}, "got 2"),
     ],
 )  # fmt: skip
 def test_views_that_are_none_are_named(options, named):
