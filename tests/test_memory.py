@@ -1,23 +1,32 @@
-"""Memory: decoding that would not fit is refused before it starts, and the error names a smaller tile that fits.
+"""Memory: decoding that would not fit is refused before it starts, and the error names a smaller tile that fits; large
+pictures take a stated number of bytes per pixel.
 
 pytest tests/test_memory.py
 """
 
+import io
+import subprocess
+import sys
+import tempfile
 import weakref
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from tiny import folder, photo
+from PIL import Image
+from tiny import codec, folder, photo
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 import sodec
+from sodec import picture
 from sodec.cli import main
 from sodec.errors import DeviceError, ViewError
 from sodec.models import LITE, SD21, SodecModel
+from sodec.picture import writing
 from sodec.pipeline import device
+from sodec.pipeline.tiles import Box
 
 CPU = torch.device("cpu")
 
@@ -134,3 +143,99 @@ def test_no_gpu_is_named():
         sodec.Codec(weights=folder(), device="cuda")
     with pytest.raises(DeviceError, match="cuda_graphs needs a CUDA device"):
         sodec.Codec(weights=folder(), cuda_graphs=True)
+
+
+# Prints by how many bytes per pixel the peak grows in a part of a program. A process of its own: peaks never go down.
+PEAK = """
+import sys
+from PIL import Image
+from sodec import picture
+from sodec.picture import writing
+
+def status(key):
+    return next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith(key))
+
+Image.init()
+path, part, kind = sys.argv[1:]
+image = None if part == "load" else picture.to_pil(picture.load(path))
+open("/proc/self/clear_refs", "w").write("5")  # the peak begins anew
+before = status("VmRSS")
+size = picture.load(path).size if part == "load" else image.size
+if part == "write":
+    writing.encoded(image, kind)
+print((status("VmHWM") - before) / (size[0] * size[1]))
+"""
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    path = tmp_path_factory.mktemp("large") / "large.jpg"
+    Image.new("RGB", (8000, 6000), (90, 120, 40)).save(path)
+    return path
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    ("part", "kind", "limit"),
+    # Pillow holds 4 bytes per pixel and we 3: both at once would be 7. Read back for a check, a PNG would take 4.
+    [("load", "", 6), ("write", "PNG", 2), ("write", "JPEG", 2)],
+)
+def test_large_pictures_are_held_once(large, part, kind, limit):
+    done = subprocess.run([sys.executable, "-c", PEAK, large, part, kind], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < limit
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA", "P", "CMYK", "I;16"])
+@pytest.mark.parametrize("full", [False, True], ids=["disk", "full disk"])
+@pytest.mark.filterwarnings("ignore:the picture is")
+def test_pictures_by_way_of_a_file_are_the_same(monkeypatch, mode, full):
+    image = Image.fromarray(photo(40, 60))
+    image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257) if mode == "I;16" else image
+    file = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.convert(mode).save(file, "TIFF", exif=exif)
+    expected = picture.load(file)
+
+    def no_file():
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(picture, "FILE_PIXELS", 0)
+    monkeypatch.setattr(picture, "BAND_PIXELS", 500)  # several bands
+    if full:
+        monkeypatch.setattr(tempfile, "TemporaryFile", no_file)
+    loaded = picture.load(file)
+    assert np.array_equal(loaded.rgb, expected.rgb)
+    assert (loaded.alpha is None) == (expected.alpha is None)
+    assert loaded.alpha is None or np.array_equal(loaded.alpha, expected.alpha)
+    with Image.open(file) as opened:
+        picture.load(opened)
+        opened.getpixel((0, 0))  # an image of the caller's stays open
+
+
+def test_arrays_of_the_caller_are_not_changed():
+    alpha = np.zeros((16, 16, 1), np.uint8)
+    alpha[8:] = 255
+    planes = np.concatenate([photo(16, 16), alpha], -1)
+    before = planes.copy()
+    for source in (planes, torch.from_numpy(planes).permute(2, 0, 1)):
+        assert not np.array_equal(picture.load(source).rgb, before[..., :3])  # filled under transparency
+        assert np.array_equal(planes, before)
+
+
+def test_a_search_for_a_size_keeps_only_y_of_the_whole_picture():
+    engine = codec().engine
+    kept = engine.analyse(photo(256, 512), Box(128, 0, 384, 256))
+    stored = kept.y.untyped_storage().nbytes() + kept.z.nbytes
+    assert stored <= 16 * 16 * engine.dtype.itemsize * engine.model.config.y_channels + kept.z.nbytes
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "WEBP"])
+def test_a_file_is_checked_without_the_limit_of_pillow(kind, monkeypatch, recwarn):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow refuses twice as many
+    monkeypatch.setattr(writing, "ROWS", 2)  # Pillow checks crops too
+    image = Image.fromarray(photo(40, 30))
+    image.info["comment"] = "kept"
+    assert writing.encoded(image, kind)
+    assert not recwarn.list
+    assert image.info == {"comment": "kept"}

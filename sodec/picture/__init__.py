@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Union
@@ -32,7 +33,11 @@ PictureLike = Union[
 PLAIN = ("1", "L", "P", "PA", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX")  # modes of 8 bits and RGB
 HIGH_DEPTH = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # Pillow's modes of more than 8 bits
 PAGES = ("TIFF", "DCX", "HEIF", "ICO", "ICNS", "PSD", "SPIDER")  # formats whose further frames are not frames in time
-BAND_PIXELS = 1 << 22  # pixels that are converted at once: bounds memory
+Bands = Iterator[tuple[slice, np.ndarray, np.ndarray | None]]  # rows, colours (h, W, 3), and alpha (h, W) or None
+BAND_PIXELS = 1 << 21  # pixels that are converted at once: bounds memory
+# Larger pictures go through a temporary file from Pillow's memory into ours, so that only one of them is taken at a
+# time: of 96 megapixels in colour Pillow's is 384 MB and ours 288.
+FILE_PIXELS = 1 << 25
 
 
 @dataclass(frozen=True)
@@ -94,11 +99,12 @@ def load(
         raise UnsupportedPictureError(f"alpha must be one of {', '.join(transparency.MODES)} (got {alpha!r})")
     if isinstance(source, Picture):
         return source
+    is_tensor = type(source).__module__.split(".")[0] == "torch"
     if isinstance(source, np.ndarray):
         picture = _from_array(source, max_pixels)
     elif isinstance(source, Image.Image):
         picture = _from_image(source, first_frame, metadata, max_pixels, opened=isinstance(source, ImageFile.ImageFile))
-    elif type(source).__module__.split(".")[0] == "torch":
+    elif is_tensor:
         picture = _from_tensor(source, max_pixels)
     elif isinstance(source, (bytes, bytearray, memoryview)):
         picture = _from_file(io.BytesIO(source), "the picture", first_frame, metadata, max_pixels)
@@ -113,7 +119,7 @@ def load(
             "a picture must be a path, bytes, a binary file, a PIL image, an array or a tensor "
             f"(got {type(source).__name__})"
         )
-    return _finished(picture, alpha, flatten)
+    return _finished(picture, alpha, flatten, own=not (isinstance(source, np.ndarray) or is_tensor))
 
 
 def to_pil(picture: Picture) -> Image.Image:
@@ -154,14 +160,17 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         )
 
 
-def _finished(picture: Picture, alpha: str, flatten: str | None) -> Picture:
-    """Grey where three planes are one; alpha put on a colour, or made cheaper; colour under it filled."""
+def _finished(picture: Picture, alpha: str, flatten: str | None, *, own: bool) -> Picture:
+    """Grey where three planes are one; alpha put on a colour, or made cheaper; colour under it filled.
+
+    `own`: the colours are in no array of the caller's, so they may be filled in place.
+    """
     rgb, mask = picture.rgb, picture.alpha
     if mask is not None and flatten is not None:
         rgb, mask = transparency.flattened(rgb, mask, flatten), None
     elif mask is not None:
         mask = transparency.lossy(mask) if alpha == "lossy" else mask
-        rgb = transparency.fill_transparent(rgb, mask)
+        rgb = transparency.fill_transparent(rgb, mask, in_place=own)
     return Picture(rgb, mask, _is_grey(rgb), picture.metadata)
 
 
@@ -231,13 +240,17 @@ def _from_file(file: IO[bytes], name: str, first_frame: bool, metadata: bool, ma
 def _opened(file: IO[bytes], first_frame: bool, metadata: bool, max_pixels: int) -> Picture:
     codes = opening.colour_codes(file)
     image = opening.open_image(file)
-    return _from_image(image, first_frame, metadata, max_pixels, opened=True, codes=codes)
+    return _from_image(image, first_frame, metadata, max_pixels, opened=True, codes=codes, free=True)
 
 
 def _from_image(
     image: Image.Image, first_frame: bool, metadata: bool, max_pixels: int, *, opened: bool,
-    codes: tuple[int, int] | None = None,
+    codes: tuple[int, int] | None = None, free: bool = False,
 ) -> Picture:  # fmt: skip
+    """The picture in a PIL image.
+
+    `opened`: it comes from a file and was not changed since. `free`: its own pixels are not needed afterwards.
+    """
     check_size(*image.size, max_pixels)
     _check_frames(image, first_frame)
     frame = image.tell() if opened else 0
@@ -248,17 +261,17 @@ def _from_image(
         image.load()
         raw, turned = metadata_of.orientation_of(image)
         conversion = _conversion(image, codes)
-        rgb, alpha = _pixels(image, depth, conversion)
         kept = metadata_of.read(image, raw) if metadata else {}
         icc = image.info.get("icc_profile")
         if metadata and icc and conversion is None and image.mode in ("RGB", "RGBA"):
             kept |= metadata_of.checked({"icc": icc})
+        rgb, alpha = _pixels(image, depth, conversion, free)
         if opened:  # views: no copy of the pixels
             rgb = _upright(rgb, turned)
             alpha = None if alpha is None else _upright(alpha, turned)
         return Picture(rgb, alpha, metadata=kept)
     finally:
-        if frame:
+        if frame and not free:
             image.seek(frame)
 
 
@@ -321,23 +334,52 @@ def _bands(height: int, width: int) -> Iterator[slice]:
 
 
 def _pixels(
-    image: Image.Image, depth: int, conversion: colour.Conversion | None
+    image: Image.Image, depth: int, conversion: colour.Conversion | None, free: bool
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """sRGB (H, W, 3) and alpha (H, W) or None, both uint8, band by band."""
+    """sRGB (H, W, 3) and alpha (H, W) or None, both uint8, band by band. `free` as in `_from_image`."""
     width, height = image.size
     top = _top(image, depth) if image.mode in HIGH_DEPTH else 0.0
     if image.mode not in (*PLAIN, *HIGH_DEPTH) and not conversion:
         warn(f"the picture is {image.mode}; it is converted to 8-bit sRGB")
+
+    def bands() -> Bands:
+        for rows in _bands(height, width):
+            base, mask = _split(image.crop((0, rows.start, width, rows.stop)), depth, top)
+            values = np.asarray(base.convert("RGB")) if conversion is None else conversion.apply(base)
+            values = np.broadcast_to(values[..., None] if values.ndim == 2 else values, (*values.shape[:2], 3))
+            yield rows, values, mask
+
+    if free and width * height > FILE_PIXELS:
+        try:
+            return _through_files(image, bands())
+        except OSError:  # no place for a temporary file
+            pass
     rgb, alpha = np.empty((height, width, 3), np.uint8), None
-    for rows in _bands(height, width):
-        band = image.crop((0, rows.start, width, rows.stop))
-        base, mask = _split(band, depth, top)
-        values = np.asarray(base.convert("RGB")) if conversion is None else conversion.apply(base)
-        rgb[rows] = values[..., None] if values.ndim == 2 else values
+    for rows, values, mask in bands():
+        rgb[rows] = values
         if mask is not None:
             alpha = np.empty((height, width), np.uint8) if alpha is None else alpha
             alpha[rows] = mask
     return rgb, alpha
+
+
+def _through_files(image: Image.Image, bands: Bands) -> tuple[np.ndarray, np.ndarray | None]:
+    """As `_pixels`, from the bands of `image`, whose own pixels are freed before memory is taken for the arrays.
+
+    Raises `OSError`, and keeps the image's pixels, where temporary files can't be written.
+    """
+    with tempfile.TemporaryFile() as colours, tempfile.TemporaryFile() as masks:
+        for _, values, mask in bands:
+            colours.write(np.ascontiguousarray(values))
+            if mask is not None:
+                masks.write(np.ascontiguousarray(mask, np.uint8))
+        has_alpha = masks.tell() > 0
+        for file in (colours, masks):
+            file.seek(0)  # and writes what is buffered
+        width, height = image.size
+        Image.Image.close(image)  # frees its pixels; `image.close` would close the caller's file too
+        rgb = np.fromfile(colours, np.uint8).reshape(height, width, 3)
+        return rgb, np.fromfile(masks, np.uint8).reshape(height, width) if has_alpha else None
 
 
 def _split(band: Image.Image, depth: int, top: float) -> tuple[Image.Image, np.ndarray | None]:

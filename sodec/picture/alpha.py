@@ -30,25 +30,29 @@ def lossy(alpha: np.ndarray) -> np.ndarray:
 
 
 def _estimated_bytes(alpha: np.ndarray) -> int:
-    return len(zlib.compress(np.diff(alpha, axis=0, prepend=alpha[:1]).tobytes(), 1))
+    deflate, size = zlib.compressobj(1), 0
+    for top in range(0, len(alpha), BAND):
+        above = alpha[max(0, top - 1) : max(1, top)]
+        size += len(deflate.compress(np.diff(alpha[top : top + BAND], axis=0, prepend=above).tobytes()))
+    return size + len(deflate.flush())
 
 
-def fill_transparent(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+def fill_transparent(rgb: np.ndarray, alpha: np.ndarray, *, in_place: bool = False) -> np.ndarray:
     """`rgb` (H, W, 3) whose pixels under alpha 0 have the mean colour of their visible surroundings.
 
     Their own colour is never seen, but a codec's filters reach across the edge: black there leaves a dark ring. The
     surroundings are doubled until all is filled (push and pull; Gortler et al., SIGGRAPH 1996, section 3.4).
     """
-    hidden = alpha == 0
-    if not hidden.any() or hidden.all():
+    if alpha.min() > 0 or alpha.max() == 0:
         return rgb
-    rgb = np.array(rgb)
+    rgb = rgb if in_place else np.array(rgb)
     for top in range(0, len(rgb), BAND):
         band = slice(top, top + BAND)
-        if hidden[band].any() and not hidden[band].all():
-            rgb[band] = np.where(hidden[band][..., None], _filled(rgb[band], ~hidden[band]), rgb[band])
-        elif hidden[band].any():
+        hidden = alpha[band] == 0
+        if hidden.all():
             rgb[band] = 128
+        elif hidden.any():
+            rgb[band] = _filled(rgb[band], ~hidden)
     return rgb
 
 
@@ -58,13 +62,17 @@ def _filled(rgb: np.ndarray, seen: np.ndarray) -> np.ndarray:
     if seen.all() or max(height, width) == 1:
         return rgb
     pad = ((0, height % 2), (0, width % 2))
-    weight = np.pad(seen, pad).astype(np.uint16)
-    colour = np.pad(rgb * seen[..., None], (*pad, (0, 0))).astype(np.uint16)
-    blocks = (weight.shape[0] // 2, 2, weight.shape[1] // 2, 2)
-    weight, colour = weight.reshape(blocks).sum((1, 3)), colour.reshape(*blocks, 3).sum((1, 3))
+    weight = _sum_of_four(np.pad(seen, pad))
+    colour = _sum_of_four(np.pad(rgb * seen[..., None], (*pad, (0, 0))))
     coarse = (colour // np.maximum(weight, 1)[..., None]).astype(np.uint8)
     coarse = _filled(coarse, weight > 0).repeat(2, 0).repeat(2, 1)[:height, :width]
     return np.where(seen[..., None], rgb, coarse)
+
+
+def _sum_of_four(planes: np.ndarray) -> np.ndarray:
+    """uint16: sums of 2x2 blocks of an array of even height and width."""
+    rows = np.add(planes[::2], planes[1::2], dtype=np.uint16)
+    return rows[:, ::2] + rows[:, 1::2]
 
 
 def flattened(rgb: np.ndarray, alpha: np.ndarray, colour: str) -> np.ndarray:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from PIL import Image, ImageChops, ImageStat, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageStat
 
-from ..errors import OutputError, warn
+from ..errors import OutputError, UnsupportedPictureError, warn
 from .alpha import flattened
 from .metadata import save_options
-from .opening import RASTER
+from .opening import RASTER, open_image
 
 QUALITY = 95  # of formats with a loss, where none is asked for
 FULL_COLOUR = 90  # quality from which on colour is stored at full resolution
 LOSSY = ("AVIF", "JPEG", "JPEG2000", "WEBP", "MPO", "PDF", "HEIF", "JXL")
+# These hold whatever Pillow writes to them without an error, so they are not read back: that takes 4 bytes per pixel.
+SURE = ("PNG", "JPEG")
+ROWS = 512  # that are compared at once: bounds memory
 NOTICED = 3.0  # mean change of a pixel, in grey levels, from which on a format's own loss is reported
 
 
@@ -93,24 +96,28 @@ def _transparent(image: Image.Image) -> bool:
 
 def _save(image: Image.Image, kind: str, options: dict[str, Any], carried: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
-    bare = image.copy()
-    bare.info = {}  # some formats write what they find there, others only what they are given
-    bare.save(buffer, kind, **options, **carried)
+    info, image.info = image.info, {}  # some formats write what they find there, others only what they are given
+    try:
+        image.save(buffer, kind, **options, **carried)
+    finally:
+        image.info = info
     return buffer.getvalue()
 
 
 def _check(image: Image.Image, kind: str, data: bytes) -> None:
     """Reads the file back: of another size, or opaque where the picture was not, it is refused."""
+    if kind in SURE:
+        return
     transparent = _transparent(image)
     if kind not in RASTER or (kind not in Image.OPEN and kind != "MPO"):
         if transparent and kind != "PDF":
             raise OutputError(f"{kind} is not known to hold transparency; write a PNG, or give --flatten COLOUR")
         return
     try:
-        back = Image.open(io.BytesIO(data))
+        back = open_image(io.BytesIO(data))
         back.load()
     except Exception as error:
-        reason = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
+        reason = "" if isinstance(error, UnsupportedPictureError) else f" ({error})"
         raise OutputError(
             f"{kind} can't hold {image.width}x{image.height} pixels: what was written can't be read{reason}"
         ) from None
@@ -118,7 +125,17 @@ def _check(image: Image.Image, kind: str, data: bytes) -> None:
         raise OutputError(f"{kind} can't hold {image.width}x{image.height} pixels, only {back.width}x{back.height}")
     if transparent and "A" not in back.getbands() and "transparency" not in back.info:
         raise OutputError(f"{kind} can't hold transparency; write a PNG, or give --flatten COLOUR")
-    mode = "RGBA" if transparent else "RGB"
-    changed = ImageStat.Stat(ImageChops.difference(back.convert(mode), image.convert(mode))).mean
-    if kind not in LOSSY and max(changed) > NOTICED:
-        warn(f"{kind} holds the picture only roughly: pixels change by {max(changed):.0f} levels in the mean")
+    if kind not in LOSSY and (changed := _mean_change(image, back, "RGBA" if transparent else "RGB")) > NOTICED:
+        warn(f"{kind} holds the picture only roughly: pixels change by {changed:.0f} levels in the mean")
+
+
+def _mean_change(one: Image.Image, other: Image.Image, mode: str) -> float:
+    """The mean difference of two images of one size, in grey levels, of the channel of `mode` where it is largest."""
+    sums = [0.0] * len(mode)
+    for top in range(0, one.height, ROWS):
+        rows = (0, top, one.width, min(top + ROWS, one.height))
+        parts = (image.crop(rows).convert(mode) for image in (one, other))
+        sums = [
+            total + part for total, part in zip(sums, ImageStat.Stat(ImageChops.difference(*parts)).sum, strict=True)
+        ]
+    return max(sums) / (one.width * one.height)

@@ -32,7 +32,7 @@ def encode(
             return container.assemble(made, packed)
 
     # At a given quality a tile's coefficients are gone once it is coded; for a target all are kept, since each pass
-    # needs them: 4 bytes per pixel with the lite model, where the picture itself takes 3.
+    # needs them: 1 byte per pixel with the lite model in bfloat16, 2 in float32, where the picture itself takes 3.
     coefficients = _coefficients(engine, picture, progress)
     if quality is not None:
         return stream(rate.Point(quality), coefficients)

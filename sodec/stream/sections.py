@@ -40,11 +40,11 @@ def pack(alpha: npt.NDArray[np.uint8] | None, metadata: Mapping[str, bytes]) -> 
 
 def pack_alpha(alpha: npt.NDArray[np.uint8]) -> bytes:
     """One byte where all are the same, else deflated differences."""
-    if (alpha == alpha.flat[0]).all():
+    if alpha.min() == alpha.max():
         return bytes([PLAIN, alpha.flat[0]])
     rows = alpha.copy()
     rows[1:] -= alpha[:-1]  # modulo 256
-    return bytes([DEFLATED]) + zlib.compress(rows.tobytes(), 9)
+    return bytes([DEFLATED]) + zlib.compress(rows, 9)
 
 
 def unpack_alpha(body: bytes, width: int, height: int) -> npt.NDArray[np.uint8]:
