@@ -336,7 +336,7 @@ FORMATS = ("webp", "tif", "bmp", "ppm", "gif", "tga", "jp2", "avif", "pdf", "ico
 
 @pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize("kind", ["RGB", "L", "RGBA", "LA"])
-@pytest.mark.filterwarnings("always")
+@pytest.mark.filterwarnings("always", "ignore::ResourceWarning")
 def test_every_format_holds_the_picture_or_says_why_not(run, tmp_path, suffix, kind):
     name = f"p.{suffix}"
     planes = {"RGB": photo(40, 30), "L": photo(40, 30)[..., 0]}

@@ -370,9 +370,9 @@ def _through_files(image: Image.Image, bands: Bands) -> tuple[np.ndarray, np.nda
     """
     with tempfile.TemporaryFile() as colours, tempfile.TemporaryFile() as masks:
         for _, values, mask in bands:
-            colours.write(np.ascontiguousarray(values))
+            colours.write(np.ascontiguousarray(values).data)
             if mask is not None:
-                masks.write(np.ascontiguousarray(mask, np.uint8))
+                masks.write(np.ascontiguousarray(mask, np.uint8).data)
         has_alpha = masks.tell() > 0
         for file in (colours, masks):
             file.seek(0)  # and writes what is buffered
