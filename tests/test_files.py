@@ -155,7 +155,7 @@ def test_sigterm_removes_the_temporary_file(tmp_path):
     )
     path = tmp_path / "out"
     path.mkdir()
-    process = subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, cwd=path)
     assert process.stdout.readline() == b"writing\n"
     assert len(os.listdir(path)) == 1
     process.send_signal(signal.SIGTERM)

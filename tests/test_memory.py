@@ -181,7 +181,8 @@ def large(tmp_path_factory):
     [("load", "", 6), ("write", "PNG", 2), ("write", "JPEG", 2)],
 )
 def test_large_pictures_are_held_once(large, part, kind, limit):
-    done = subprocess.run([sys.executable, "-c", PEAK, large, part, kind], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", PEAK, large, part, kind]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=large.parent)
     assert float(done.stdout) < limit
 
 
