@@ -57,7 +57,7 @@ def write_file(path: Path, data: bytes, *, overwrite: bool = True) -> None:
                 _write_all(special.fileno(), data)
             return
         if old is not None and not overwrite:
-            raise _exists(path)
+            raise exists_error(path)
         target = Path(os.path.realpath(path))
         with _temporary(target.parent) as (beside, descriptor):
             _write_all(descriptor, data)
@@ -78,12 +78,19 @@ def write_file(path: Path, data: bytes, *, overwrite: bool = True) -> None:
         raise failure from None
 
 
-def is_same_file(one: Path, other: Path) -> bool:
-    """Whether both paths lead to one file that exists, by whatever links."""
+def check_not_input(source: Path, target: Path) -> None:
+    """`OutputError` where both paths lead to one file that exists, by whatever links."""
     try:
-        return os.path.samefile(one, other)
+        same = os.path.samefile(source, target)
     except OSError:
-        return False
+        return
+    if same:
+        raise OutputError(f"{target} is the input; the output needs another name")
+
+
+def exists_error(path: Path) -> OutputError:
+    """What a writer raises that may not replace a file."""
+    return OutputError(f"{path} exists; --overwrite replaces it")
 
 
 def _status(path: Path) -> os.stat_result | None:
@@ -91,10 +98,6 @@ def _status(path: Path) -> os.stat_result | None:
         return path.stat()
     except FileNotFoundError:
         return None
-
-
-def _exists(path: Path) -> OutputError:
-    return OutputError(f"{path} exists; --overwrite replaces it")
 
 
 @contextlib.contextmanager
@@ -114,10 +117,10 @@ def _rename_new(beside: Path, target: Path, path: Path) -> None:
     try:
         os.link(beside, target)
     except FileExistsError:
-        raise _exists(path) from None
+        raise exists_error(path) from None
     except OSError:
         if target.exists():
-            raise _exists(path) from None
+            raise exists_error(path) from None
         beside.replace(target)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import signal
 import sys
 import warnings
 from fractions import Fraction
@@ -18,7 +17,17 @@ from ..files import write_file
 from .bench import bench_command
 from .compare import compare_command
 from .evaluate import eval_command
-from .options import FOLDER_OPTIONS, LIMIT_OPTIONS, MODEL_OPTIONS, OVERWRITE, ByteCount, make_codec, model_of
+from .options import (
+    FOLDER_OPTIONS,
+    INTERRUPTED,
+    LIMIT_OPTIONS,
+    MODEL_OPTIONS,
+    OVERWRITE,
+    ByteCount,
+    exit_on_sigterm,
+    make_codec,
+    model_of,
+)
 from .train import export_command, train_command
 from .ui import ui_command
 
@@ -26,7 +35,6 @@ if TYPE_CHECKING:
     from ..stream.info import Info
 
 STREAMS = frozenset({".sodec"})
-INTERRUPTED, TERMINATED = 130, 143  # exit codes, 128 + the signal's number
 
 PathArgument = click.Path(path_type=Path)
 
@@ -49,14 +57,6 @@ class SodecCommand(click.Group):
         except KeyboardInterrupt:
             click.echo("sodec: stopped", err=True)
             sys.exit(INTERRUPTED)
-
-
-def exit_on_sigterm() -> None:
-    """SIGTERM ends the process as an exception does, so that temporary files are removed."""
-    try:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
-    except ValueError:  # only the main thread may set handlers
-        return
 
 
 @click.group(cls=SodecCommand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

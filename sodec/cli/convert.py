@@ -15,10 +15,10 @@ from typing import IO, Any, NamedTuple
 import click
 
 from ..errors import CorruptStreamError, OutputError, SodecError, UnsupportedPictureError
-from ..files import is_same_file, write_file
+from ..files import check_not_input, exists_error, write_file
 from . import folders
 from .folders import Converted
-from .options import PIPE, make_codec
+from .options import INTERRUPTED, PIPE, make_codec
 
 PROGRESS_SECONDS = 3.0  # between lines of progress where there is no terminal
 OTHER_SUFFIXES = 5  # listed in the summary
@@ -62,8 +62,7 @@ def resolve(inputs: Sequence[Path], output: str | None, own: frozenset[str] | No
     if (path == PIPE or PIPE in sources) and (len(sources) > 1 or sources[0].is_dir()):
         raise OutputError("standard input and output hold one picture; give a folder for several")
     if target.is_file:
-        if is_same_file(sources[0], path):
-            raise OutputError(f"{path} is the input; the output needs another name")
+        check_not_input(sources[0], path)
         if not path.parent.is_dir():
             raise OutputError(f"{path} can't be written: there is no folder {path.parent}")
     elif path != PIPE and path.exists() and not path.is_dir():
@@ -104,7 +103,7 @@ class Task:
 
     def _one(self, source: Path, target: Path, prepare: Callable[..., folders.Convert]) -> None:
         if not self.overwrite and target != PIPE and target.is_file():
-            raise OutputError(f"{target} exists; --overwrite replaces it")
+            raise exists_error(target)
         start = time.perf_counter()
         try:
             converted = prepare(show=not self.quiet)(source)
@@ -173,7 +172,7 @@ class Task:
                 click.echo(f"left out, since they are of other kinds: {_listed(left_out)}")
         if report.interrupted:
             click.echo("sodec: stopped; the same command goes on from here", err=True)
-            sys.exit(130)
+            sys.exit(INTERRUPTED)
         if unreadable:
             click.echo(f"sodec: {_counted(unreadable, 'folder')} can't be read", err=True)
         if report.failures or unreadable:

@@ -11,7 +11,6 @@ import functools
 import hashlib
 import os
 import signal
-import sys
 import time
 import warnings
 from collections import Counter
@@ -24,8 +23,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import OutputError, SodecError
-from ..files import is_same_file, write_file
+from ..errors import SodecError
+from ..files import check_not_input, write_file
+from .options import exit_on_sigterm
 
 UNREADABLE = "/"  # counts folders that can't be listed, beside suffixes
 MAX_NAME = 255  # bytes of a file's name
@@ -203,8 +203,7 @@ def _do(job: Job, convert: Convert, *, overwrite: bool, times: bool) -> Outcome:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            if is_same_file(job.source, job.target):
-                raise OutputError(f"{job.target} is the input; the output needs another name")
+            check_not_input(job.source, job.target)
             converted = convert(job.source)
             job.target.parent.mkdir(parents=True, exist_ok=True)
             write_file(job.target, converted.data, overwrite=overwrite)
@@ -267,7 +266,7 @@ def _begin(prepare: Callable[..., Convert], workers: int) -> None:
     global _convert
     # Ctrl-C reaches the whole group: a worker finishes its file, the parent gives it no other.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # removes temporary files
+    exit_on_sigterm()
     _convert = prepare(workers=workers)
 
 

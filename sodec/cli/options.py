@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,6 +14,7 @@ import click
 if TYPE_CHECKING:
     from ..codec import Codec
 
+INTERRUPTED, TERMINATED = 130, 143  # exit codes, 128 + the signal's number
 PIPE = Path("-")  # standard input or output
 Command = Callable[..., Any]
 
@@ -25,6 +28,14 @@ TILE = click.option("--tile", type=int, default=1024, show_default=True,
                     help="Pixels a side that are decoded at once; smaller takes less memory.")  # fmt: skip
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Replaces files that exist.")
 QUIET = click.option("--quiet", is_flag=True, help="Prints nothing but warnings and errors.")
+
+
+def exit_on_sigterm() -> None:
+    """SIGTERM ends the process as an exception does, so that temporary files are removed."""
+    try:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    except ValueError:  # only the main thread may set handlers
+        return
 
 
 def with_options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:

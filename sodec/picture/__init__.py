@@ -218,9 +218,7 @@ def _from_file(file: IO[bytes], name: str, first_frame: bool, metadata: bool, ma
     try:
         try:
             return _opened(file, first_frame, metadata, max_pixels)
-        except UnsupportedPictureError:
-            raise
-        except MemoryError:
+        except (UnsupportedPictureError, MemoryError):
             raise
         except Exception:
             file.seek(start)
