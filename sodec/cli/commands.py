@@ -17,6 +17,7 @@ from ..files import write_file
 from .bench import bench_command
 from .compare import compare_command
 from .evaluate import eval_command
+from .onnx import export_onnx_command
 from .options import (
     FOLDER_OPTIONS,
     INTERRUPTED,
@@ -231,7 +232,15 @@ def init(model: str, output: Path, **options: Any) -> None:
     click.echo(f"{output}: model {bundle.name}, weights {bundle.fingerprint.hex()}, untrained")
 
 
-for command in (eval_command, bench_command, compare_command, ui_command, train_command, export_command):
+for command in (
+    eval_command,
+    bench_command,
+    compare_command,
+    ui_command,
+    train_command,
+    export_command,
+    export_onnx_command,
+):
     main.add_command(command)
 
 

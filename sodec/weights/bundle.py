@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -56,6 +56,15 @@ FILE = re.compile(r"\w[\w.-]*\.safetensors")  # a name, never a path that leads 
 CODING_FILE = "coding.safetensors"
 BUNDLED = Path(__file__).parent
 SEPARATE = "sd21"  # the model whose weights are too large for the package
+
+
+class Place(NamedTuple):
+    """Where a tensor's bytes are: a file of the folder, and what is in it where."""
+
+    file: str
+    offset: int
+    length: int
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -155,6 +164,20 @@ class Bundle:
                 with _opened(self.folder / file) as tensors:
                     shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
         return shapes
+
+    def places(self) -> dict[str, Place]:
+        """Where in the files the bytes of every tensor of the networks are, for readers without safetensors."""
+        places: dict[str, Place] = {}
+        for file in self.files:
+            if file == CODING_FILE:
+                continue
+            data = (self.folder / file).read_bytes()
+            start = 8 + int.from_bytes(data[:8], "little")  # the header's length, then the header, as JSON
+            for name, entry in json.loads(data[8:start]).items():
+                if name != "__metadata__":
+                    first, end = entry["data_offsets"]
+                    places[name] = Place(file, start + first, end - first, tuple(entry["shape"]))
+        return places
 
 
 def resolve(model: str, weights: str | Path | Bundle | None = None) -> Bundle:
