@@ -31,6 +31,7 @@ from .options import (
 )
 from .train import export_command, train_command
 from .ui import ui_command
+from .viewer import viewer_command
 
 if TYPE_CHECKING:
     from ..stream.info import Info
@@ -237,6 +238,7 @@ for command in (
     bench_command,
     compare_command,
     ui_command,
+    viewer_command,
     train_command,
     export_command,
     export_onnx_command,
