@@ -17,7 +17,7 @@ from sodec.models.coding import pad_to
 from sodec.models.files import read_model
 from sodec.models.prepare import prepare
 from sodec.pipeline.device import DTYPES
-from sodec.pipeline.engine import Engine
+from sodec.pipeline.torch_engine import TorchEngine
 
 # The last module of each UNet's encoder half, its middle included, which is what a control branch copies.
 HALF_ENDS_AT = ("middle_out", "mid_block.resnets.1")
@@ -72,7 +72,7 @@ def _with(codec: Codec, model: SodecModel, dtype: torch.dtype) -> Codec:
     """The same codec with other networks."""
     copied = copy.copy(codec)
     copied.dtype = dtype
-    copied.engine = Engine(model, codec.bundle.coding, codec.device, dtype, tile=codec.engine.tile)
+    copied.engine = TorchEngine(model, codec.bundle.coding, codec.device, dtype, tile=codec.engine.tile)
     return copied
 
 

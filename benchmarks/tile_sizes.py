@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 import sodec
-from sodec.pipeline import decoder, engine, tiles
+from sodec.pipeline import decoder, tiles
 from sodec.pipeline.view import checked_view
 from sodec.stream import container
 
@@ -36,7 +36,7 @@ def mosaic(paths: Sequence[str]) -> np.ndarray:
 def coded(codec: sodec.Codec, rgb: np.ndarray, tile: int, halo: int) -> tuple[int, np.ndarray, float, float]:
     """Bytes, the decoded picture, and seconds of encoding and decoding."""
     height, width = rgb.shape[:2]
-    with mock.patch.object(engine, "HALO", halo), mock.patch.object(decoder, "HALO", halo):
+    with mock.patch.object(tiles, "HALO", halo):
         start = time.perf_counter()
         payloads = tuple(
             codec.engine.encode(codec.engine.analyse(rgb, box), QUALITY) for box in tiles.grid(width, height, tile)

@@ -4,6 +4,7 @@
 set(SODEC_SOURCES
   checksum.cpp
   cpu.cpp
+  pixels/pixels.cpp
   rans/dispatch.cpp
   rans/decoder.cpp
   rans/encoder.cpp

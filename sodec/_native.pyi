@@ -84,3 +84,21 @@ class ScaleNetwork:
     @property
     def cpu(self) -> str:
         """The instruction set that this network runs on."""
+
+def pixels(
+    planes: npt.NDArray[np.float32] | npt.NDArray[np.uint16],
+    offset: float,
+    top: int,
+    left: int,
+    shrink: int,
+    grey: bool,
+    out: npt.NDArray[np.uint8],
+) -> None:
+    """Writes 8-bit pixels (H, W, 3) from the floats of a folded picture, or bfloat16 as uint16.
+
+    `planes` are (3, fold, fold, height, width) of any strides: pixel (c, y fold + i, x fold + j) is at [c, i, j, y, x].
+    From row `top` and column `left` on, values plus `offset` are clipped to 0..1, averaged over squares of `shrink`
+    pixels, made grey if asked for, and rounded.
+
+    Raises TypeError or ValueError where an array has another dtype or shape, or `out` reaches beyond the planes.
+    """

@@ -20,12 +20,14 @@ from .models.files import load_model
 from .picture import PictureLike
 from .pipeline import device as devices
 from .pipeline import rate
-from .pipeline.decoder import TileSource, decode
+from .pipeline.decoder import decode
 from .pipeline.device import resolve_device, resolve_dtype
 from .pipeline.encoder import encode
 from .pipeline.engine import Engine
 from .pipeline.rate import checked_quality as checked_quality
+from .pipeline.source import TileSource
 from .pipeline.tiles import TILE
+from .pipeline.torch_engine import TorchEngine
 from .pipeline.view import Region, checked_view
 from .stream import container
 from .stream.header import MAX_PIXELS, MAX_TILE
@@ -120,7 +122,7 @@ class Codec:
             raise DeviceError(f"cuda_graphs needs a CUDA device (got {self.device})")
         devices.check_weights(self.bundle.size, self.device, self.dtype, self.bundle.name)
         self.prepared = load_model(self.bundle, self.device, self.dtype)
-        self.engine = Engine(
+        self.engine: Engine = TorchEngine(
             self.prepared.model, self.bundle.coding, self.device, self.dtype, tile=tile, cuda_graphs=cuda_graphs
         )
 
@@ -298,7 +300,7 @@ class Codec:
             raise ValueError(f"the stream has {len(stream.payloads)} tiles, not one")
         z, y = TileSource(self.engine, stream, content=False).symbols(0)
         with torch.inference_mode():
-            y_hat, _ = self.engine.dequantise(z, y, stream.quality, content=False)
+            (y_hat,) = self.engine.dequantise(z, y, stream.quality, content=False)
         z_hat = torch.from_numpy(z).to(self.device)[None].to(self.dtype)
         return Latents(y_hat, z_hat, torch.tensor([stream.quality], device=self.device))
 

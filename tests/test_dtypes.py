@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from tiny import folder, photo
 
 import sodec
-from sodec.pipeline.decoder import TileSource
+from sodec.pipeline.source import TileSource
 
 # docs/limits.md promises these of the bundled model, against float32: the largest difference of a pixel, and the mean.
 PROMISED = {"float32": (1, 0.01), "float16": (2, 0.2), "bfloat16": (8, 1.0)}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tiny import codec, photo
 
-from sodec.pipeline.decoder import TileSource
+from sodec.pipeline.source import TileSource
 from sodec.pipeline.tiles import BLEND, CELL, TILE
 
 
@@ -43,13 +43,13 @@ def test_no_step_at_a_border_is_larger_than_elsewhere(make, mode, axis):
 
 def test_the_test_above_sees_a_step(monkeypatch):
     """The test must fail if tiles are not blended and the decoder gives each another brightness."""
-    monkeypatch.setattr("sodec.pipeline.tiles.BLEND", 1)
-    monkeypatch.setattr("sodec.pipeline.decoder.BLEND", 1)
+    monkeypatch.setattr(codec().engine, "leaving_share", lambda *_: codec().engine.constant(np.zeros(1, np.float32)))
     synthesise, tile = codec().engine.synthesise, []
 
     def brighter(*arguments):
         tile.append(1)
-        return synthesise(*arguments) + 0.2 * len(tile)
+        planes = synthesise(*arguments)
+        return planes._replace(values=planes.values + 0.2 * len(tile))
 
     monkeypatch.setattr(codec().engine, "synthesise", brighter)
     with pytest.raises(AssertionError):

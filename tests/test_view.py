@@ -64,7 +64,7 @@ def test_a_region_decodes_the_tiles_that_reach_into_it(monkeypatch, region, synt
         return call
 
     monkeypatch.setattr(codec().engine, "synthesise", counting("synthesised", synthesise))
-    monkeypatch.setattr("sodec.pipeline.decoder.symbols.decode", counting("read", decode))
+    monkeypatch.setattr("sodec.pipeline.source.symbols.decode", counting("read", decode))
     codec().decompress(stream(), region=region)
     assert count == {"synthesised": synthesised, "read": read}
 

@@ -17,7 +17,7 @@ import torch
 from .. import __version__
 from ..codec import Codec
 from ..errors import SodecError
-from ..pipeline.engine import Engine
+from ..pipeline.torch_engine import TorchEngine
 from .clock import BUDGET, CEILINGS_BUDGET, Ceilings, Deadline, Timing, ceilings, measure
 from .growth import QUALITY, Growth, growth
 from .machine import Machine, describe, scene
@@ -213,7 +213,7 @@ def with_graphs(codec: Codec, result: SizeResult, budget: float) -> SizeResult:
 def graphed(codec: Codec) -> Codec:
     """The same codec, its networks replayed as CUDA graphs."""
     copied = copy.copy(codec)
-    copied.engine = Engine(
+    copied.engine = TorchEngine(
         codec.model, codec.bundle.coding, codec.device, codec.dtype, tile=codec.engine.tile, cuda_graphs=True
     )
     return copied

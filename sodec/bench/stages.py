@@ -14,7 +14,7 @@ from torch import Tensor
 from ..codec import Codec
 from ..models.flow import STEPS, Flow
 from ..pipeline import tiles
-from ..pipeline.decoder import TileSource, side_by_side
+from ..pipeline.source import TileSource, side_by_side
 from ..pipeline.tiles import HALO, Box
 from ..stream import container
 
@@ -67,9 +67,7 @@ class Dissection:
         self.z_hat = [torch.from_numpy(z).to(codec.device)[None].to(self.dtype) for z, _ in self.symbols]
         self.source.load(self.windows)
         features = [self.source.window(window) for window in self.windows]
-        self.flows = [
-            Flow(self.model, one.y_hat.to(self.dtype), one.w, self.at).run() for one in features if one.w is not None
-        ]
+        self.flows = [Flow(self.model, y_hat.to(self.dtype), w, self.at).run() for y_hat, w in features]
         self.stages = self._stages()
 
     def stage(self, name: str) -> Stage:
@@ -81,7 +79,7 @@ class Dissection:
         """All networks as the codec runs them: symbols to the floats of every window."""
         engine = self.codec.engine
         self._dequantise(content=True)
-        return [engine.synthesise(self.source.window(window), self.quality, 0.0) for window in self.windows]
+        return [engine.synthesise(self.source.window(window), self.quality, 0.0).values for window in self.windows]
 
     def _stages(self) -> list[Stage]:
         symbols = tuple(torch.from_numpy(array) for pair in self.symbols for array in pair)
@@ -119,7 +117,7 @@ class Dissection:
     @torch.inference_mode()
     def _dequantise(self, content: bool = False) -> list[Tensor]:
         engine = self.codec.engine
-        return [engine.dequantise(z, y, self.quality, content=content).y_hat for z, y in self.symbols]
+        return [engine.dequantise(z, y, self.quality, content=content)[0] for z, y in self.symbols]
 
     @torch.inference_mode()
     def _content_and_transform(self) -> list[Tensor]:

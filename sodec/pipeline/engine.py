@@ -1,43 +1,58 @@
-"""Engine: a model on a device. Pixels of one tile to symbols and back; nothing here knows of containers or files."""
+"""Engine: what the pipeline asks of the networks of one model. Pixels of a tile to symbols, symbols to 8-bit pixels.
+
+Nothing here knows of containers, files or PyTorch. Arrays that only networks read are the engine's own, on its device:
+NumPy's, or tensors. The pipeline indexes them and assigns parts of them, and hands them back.
+"""
 
 from __future__ import annotations
 
 import copy
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import NamedTuple
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from ..entropy import MAX_VALUE, SKIP
-from ..models import SodecModel
-from ..models.coding import quantise
-from ..models.flow import Flow
-from ..models.graphs import GraphedDecoder
+from ..entropy import SKIP
 from ..stream import symbols
 from ..weights import Coding
-from . import device
-from .tiles import CELL, HALO, TILE, Box, padded
+from . import tiles
+from .tiles import Box, padded
+
+Features = tuple[Any, ...]  # what synthesis knows of some cells: arrays (1, C, h, w), y_hat first
 
 
 class Coefficients(NamedTuple):
     """What analysis makes of a tile, whatever the quality: the same serve every entropy pass."""
 
     z: np.ndarray  # (Cz, ceil(h/4), ceil(w/4)) int16
-    y: Tensor  # (1, Cy, h, w) of the networks' dtype, since a search for a size keeps those of the whole picture
+    y: Any  # (1, Cy, h, w), an array of the engine
 
 
-class Features(NamedTuple):
-    """What synthesis knows of some cells."""
+class Planes(NamedTuple):
+    """A picture as the networks give it: pixel (c, y f + i, x f + j) is `values[c, i, j, y, x]` plus `offset`.
 
-    y_hat: Tensor  # (1, Cy, h, w) float32
-    w: Tensor | None  # (1, Cw, h, w), None where only the fidelity decoder is asked
+    So a convolution that ends at a quarter of the size needs no pass over all pixels before they are rounded.
+    """
+
+    values: Any  # (3, f, f, h, w), an array of the engine
+    offset: float
+
+    @property
+    def fold(self) -> int:
+        """Pixels a side that lie at one place."""
+        return int(self.values.shape[1])
+
+    def part(self, rows: slice, columns: slice) -> Any:
+        """The values of these pixels, whose edges are multiples of `fold`: a view."""
+        f = self.fold
+        down, across = (slice(part.start // f, part.stop // f) for part in (rows, columns))
+        return self.values[..., down, across]
 
 
-class Engine:
+class Engine(ABC):
     """The networks and integers of one model.
 
     Attributes
@@ -48,13 +63,10 @@ class Engine:
         Seconds by stage are added up here; None where nobody asked for them.
     """
 
-    def __init__(
-        self, model: SodecModel, coding: Coding, device: torch.device, dtype: torch.dtype, *,
-        tile: int = TILE, cuda_graphs: bool = False,
-    ) -> None:  # fmt: skip
-        self.model, self.coding, self.device, self.dtype, self.tile = model, coding, device, dtype, tile
-        self.graphed = GraphedDecoder(model) if cuda_graphs else None
+    def __init__(self, coding: Coding, tile: int) -> None:
+        self.coding, self.tile = coding, tile
         self.times: dict[str, float] | None = None
+        self._ramps: dict[tuple[int, int, int], Any] = {}
 
     def timed(self, times: dict[str, float] | None) -> Engine:
         """The same engine, adding the seconds of its stages to `times`; one for each call, so threads can share it."""
@@ -62,113 +74,132 @@ class Engine:
         engine.times = times
         return engine
 
+    def running(self) -> AbstractContextManager[Any]:
+        """Around everything that touches the engine's arrays."""
+        return nullcontext()
+
+    @abstractmethod
+    def check(self, height: int, width: int) -> None:
+        """`DeviceError` where a window of so many pixels does not fit the memory. Asked once for each size."""
+
     # -- encoding
 
     def analyse(self, rgb: np.ndarray, box: Box) -> Coefficients:
-        """The coefficients of the tile `box` of a picture, uint8 (H, W, 3)."""
-        window = box.grown(HALO, padded(rgb.shape[1]), padded(rgb.shape[0]))
-        with self.stage("analysis"), torch.inference_mode():
-            y = self.model.analysis(self.tensor(rgb, window))
-            rows, columns = box.cells().within(window.cells())
-            y = y[..., rows, columns].clone()  # a view would keep the halo's too
-            z = self.model.hyper_analysis(y.to(self.dtype)).float().round().clamp(-MAX_VALUE, MAX_VALUE)
-            return Coefficients(z[0].to(torch.int16).cpu().numpy(), y)
-
-    def encode(self, coefficients: Coefficients, quality: float, deadzone: float = 0.0) -> bytes:
-        """The payload of a tile. A symbol is rounded up, away from zero, from 1/2 + `deadzone` on."""
-        with self.stage("entropy"), torch.inference_mode():
-            z = coefficients.z
-            indexes = symbols.scale_indexes(self.coding, z, quality, *coefficients.y.shape[2:])
-            y = self._quantised(coefficients, quality, indexes != SKIP, deadzone)
-            return symbols.encode(self.coding, np.ascontiguousarray(z), y, indexes)
-
-    def residual(self, coefficients: Coefficients) -> tuple[Tensor, Tensor]:
-        """y less the mean that z alone gives, and that mean, both (1, Cy, h, w) float32.
-
-        The mean is computed anew for each coding: it takes a tenth of its time (10 ms of 100 for a tile of 1024x1024
-        pixels, two cores), and as much memory as y if it is kept.
-        """
-        z, y = coefficients
-        mean = cropped(self.model.mean(torch.from_numpy(z).to(self.device)[None].to(self.dtype)), y)
-        return y.float() - mean, mean
-
-    def _quantised(self, coefficients: Coefficients, quality: float, coded: np.ndarray, deadzone: float) -> np.ndarray:
-        """The symbols of y, (Cy, h, w) int16: those of the first half, and with them the means of the second."""
-        residual, mean = self.residual(coefficients)
-        gain, coded_here = self.gain(quality), torch.from_numpy(coded).to(self.device)
-
-        def rounded(scaled: Tensor) -> Tensor:
-            scaled = (scaled - deadzone * scaled.sign()).round().clamp(-MAX_VALUE, MAX_VALUE)
-            return torch.where(coded_here, scaled, 0.0)
-
-        y, _, _ = quantise(residual, mean, gain, self.model.context, rounded)
-        return np.ascontiguousarray(y[0].to(torch.int16).cpu().numpy())
-
-    def tensor(self, rgb: np.ndarray, window: Box) -> Tensor:
-        """The window's pixels, (1, 3, H, W) in 0..1; beyond the picture its edge goes on."""
+        """The coefficients of the tile `box` of a picture, uint8 (H, W, 3); beyond the picture its edge goes on."""
+        window = box.grown(tiles.HALO, padded(rgb.shape[1]), padded(rgb.shape[0]))
         pixels = rgb[window.top : window.bottom, window.left : window.right]
         missing = (window.height - pixels.shape[0], window.width - pixels.shape[1])
         if any(missing):
             pixels = np.pad(pixels, ((0, missing[0]), (0, missing[1]), (0, 0)), "edge")
-        tensor = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)
-        return (tensor.permute(2, 0, 1)[None].to(torch.float32) / 255).to(self.dtype)
+        with self.stage("analysis"), self.running():
+            return self.coefficients(np.ascontiguousarray(pixels), *box.cells().within(window.cells()))
+
+    @abstractmethod
+    def coefficients(self, pixels: np.ndarray, rows: slice, columns: slice) -> Coefficients:
+        """y of pixels, uint8 (H, W, 3) in whole cells, and z of those `rows` and `columns` of y that are kept."""
+
+    def encode(self, coefficients: Coefficients, quality: float, deadzone: float = 0.0) -> bytes:
+        """The payload of a tile. A symbol is rounded up, away from zero, from 1/2 + `deadzone` on."""
+        with self.stage("entropy"), self.running():
+            z = coefficients.z
+            indexes = symbols.scale_indexes(self.coding, z, quality, *coefficients.y.shape[2:])
+            y = self.quantise(coefficients, quality, indexes != SKIP, deadzone)
+            return symbols.encode(self.coding, np.ascontiguousarray(z), y, indexes)
+
+    @abstractmethod
+    def quantise(
+        self, coefficients: Coefficients, quality: float, coded: np.ndarray, deadzone: float = 0.0
+    ) -> np.ndarray:
+        """The symbols of y, contiguous (Cy, h, w) int16, 0 where `coded` (Cy, h, w) is false."""
 
     # -- decoding
 
+    @abstractmethod
     def dequantise(self, z: np.ndarray, y: np.ndarray, quality: float, *, content: bool = True) -> Features:
-        """y_hat, and w if `content`, of the symbols of one tile."""
-        z_hat = torch.from_numpy(z).to(self.device)[None].to(self.dtype)
-        scaled = torch.from_numpy(y).to(self.device)[None]
-        y_hat = self.model.dequantise(scaled, z_hat, torch.tensor([quality], device=self.device))
-        w = cropped(self.model.content(z_hat), y_hat).to(self.dtype) if content else None
-        return Features(y_hat, w)
+        """What synthesis needs of the symbols of one tile: of y_hat alone unless `content`."""
 
     def nothing(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         """z and y of zeros for a tile of so many cells: they decode to the mean of the prior."""
-        config = self.model.config
-        z = np.zeros((config.z_channels, -(-height // 4), -(-width // 4)), np.int16)
-        return z, np.zeros((config.y_channels, height, width), np.int16)
+        z_channels = sum(tables.count for tables in self.coding.z_tables)
+        z = np.zeros((z_channels, -(-height // 4), -(-width // 4)), np.int16)
+        return z, np.zeros((self.coding.offsets.shape[1], height, width), np.int16)
 
-    def synthesise(self, features: Features, quality: float, fidelity: float) -> Tensor:
-        """The picture of a window, (1, 3, 16 h, 16 w) float32 in 0..1.
+    @abstractmethod
+    def synthesise(self, features: Features, quality: float, fidelity: float) -> Planes:
+        """The picture of a window of `features`, not clipped.
 
         `fidelity` is the share of the fidelity decoder's picture; at 1 nothing else is computed.
         """
-        at = torch.tensor([quality], device=self.device)
-        y_hat = features.y_hat.to(self.dtype)
-        device.check(self.model.config, self.device, self.dtype, CELL * y_hat.shape[-2], CELL * y_hat.shape[-1])
-        if fidelity == 1:
-            with self.stage("fidelity"):
-                return self.model.fidelity(y_hat, at).float().clamp(0, 1)
-        assert features.w is not None
-        if self.graphed is not None:
-            with self.stage("networks"):
-                full, faithful = self.graphed(y_hat, features.w, at)
-        else:
-            flow = Flow(self.model, y_hat, features.w, at).run(self.stage)
-            full, faithful = flow.x, flow.x_f
-        full = full.float().clamp(0, 1)
-        return full if fidelity == 0 else full + fidelity * (faithful.float().clamp(0, 1) - full)
 
-    # -- both
+    # -- arrays
 
-    def gain(self, quality: float) -> Tensor:
-        """(1, Cy, 1, 1) float32."""
-        return self.model.gain(torch.tensor([quality], device=self.device)).exp()[:, :, None, None].detach()
+    @abstractmethod
+    def empty(self, like: Any, height: int, width: int) -> Any:
+        """An array of features of the kind and channels of `like`, for so many cells."""
+
+    @abstractmethod
+    def to_host(self, features: Any) -> np.ndarray:
+        """An array of features as float32."""
+
+    @abstractmethod
+    def from_host(self, values: np.ndarray, like: Any) -> Any:
+        """The inverse of `to_host`; `like` is of the kind that is wanted."""
+
+    # -- pixels
+
+    @abstractmethod
+    def blendable(self, planes: Planes) -> Planes:
+        """The same picture, of which `blend` can change parts without rounding them."""
+
+    @abstractmethod
+    def blend(self, values: Any, other: Any, share: Any, low: float, high: float) -> None:
+        """Clips `values`, in place, and mixes in this share of `other`, which is clipped."""
+
+    @abstractmethod
+    def clipped(self, values: Any, low: float, high: float) -> Any:
+        """A copy of a part of a picture, clipped."""
+
+    def leaving_share(self, count: int, fold: int, axis: int) -> Any:
+        """The share of the tile that ends, over the first `count` pixels of a ramp down (axis 0) or across (axis 1)."""
+        key = count, fold, axis
+        if key not in self._ramps:
+            falling = tiles.ramp(0, tiles.BLEND, 0, count, 2 * tiles.BLEND)
+            shape = (1, fold, 1, -1, 1) if axis == 0 else (1, 1, fold, 1, -1)
+            self._ramps[key] = self.constant(np.ascontiguousarray(falling.reshape(-1, fold).T).reshape(shape))
+        return self._ramps[key]
+
+    @abstractmethod
+    def constant(self, values: np.ndarray) -> Any:
+        """The engine's array of these values."""
+
+    @abstractmethod
+    def canvas(self, height: int, width: int) -> Any:
+        """Room for a picture, uint8 (height, width, 3), on the device."""
+
+    @abstractmethod
+    def paint(self, planes: Planes, top: int, left: int, shrink: int, grey: bool, part: Any) -> None:
+        """Fills `part` of a canvas with the pixels from (top, left) on: averaged over squares of `shrink`, and rounded.
+
+        `grey` gives all colours the brightness of Rec. 601, the weights by which Pillow makes grey.
+        """
+
+    @abstractmethod
+    def finished(self, canvas: Any) -> np.ndarray:
+        """The canvas in the host's memory."""
+
+    # -- times
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Adds the seconds that the block takes to `times`, the GPU's included."""
+        """Adds the seconds that the block takes to `times`, the device's included."""
         if self.times is None:
             yield
             return
         start = time.perf_counter()
         yield
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        self.wait()
         self.times[name] = self.times.get(name, 0.0) + time.perf_counter() - start
 
-
-def cropped(x: Tensor, like: Tensor) -> Tensor:
-    """`x` in float32, of the height and width of `like`."""
-    return x.float()[..., : like.shape[-2], : like.shape[-1]]
+    def wait(self) -> None:
+        """Until the device has done what it was asked for."""
+        return

@@ -1,0 +1,172 @@
+"""What a stream's tiles hold, window by window: a tile is read once one needs it, or ahead of the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+
+from ..errors import CorruptStreamError
+from ..stream import symbols
+from ..stream.container import Stream
+from . import tiles
+from .engine import Engine, Features
+from .tiles import Box
+
+Symbols = tuple[np.ndarray, np.ndarray]
+T = TypeVar("T")
+
+# What is next to a tile: steps down and right in the grid, and the row or column of the neighbour that touches it.
+SIDES = {"top": (-1, 0), "bottom": (1, 0), "left": (0, -1), "right": (0, 1)}
+
+
+class TileSource:
+    """The features of any window of a stream. A tile is decoded once, and dropped when `forget` says so.
+
+    As a context it ends the threads that read ahead.
+    """
+
+    def __init__(self, engine: Engine, stream: Stream, *, content: bool, conceal: bool = False) -> None:
+        self.engine, self.stream, self.content, self.conceal = engine, stream, content, conceal
+        self.boxes = list(tiles.grid(stream.width, stream.height, 1 << stream.tile_log2))
+        self.ready: dict[int, Features] = {}
+        self.lost: set[int] = set()
+        self._begun: dict[int, Future[Symbols | None]] = {}
+        self._pool: ThreadPoolExecutor | None = None
+
+    def __enter__(self) -> TileSource:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def begin(self, windows: Iterable[Box]) -> None:
+        """Reads the symbols of the tiles that `windows` touch in threads: the native coder leaves the GIL to others."""
+        missing = [number for number in self._needed(windows) if number not in self.ready and number not in self.lost]
+        if self._pool is None and len(missing) > 1:
+            self._pool = ThreadPoolExecutor()
+        if self._pool is not None:
+            for number in missing:
+                if number not in self._begun:
+                    self._begun[number] = self._pool.submit(self._symbols_or_none, number)
+
+    def load(self, windows: Iterable[Box]) -> None:
+        """Decodes the tiles that `windows` touch, and stands in for the lost ones of them."""
+        windows = list(windows)
+        self.begin(windows)
+        needed = self._needed(windows)
+        self._read(needed)
+        for number in needed:
+            if number not in self.ready:
+                self.ready[number] = self._concealed(number)
+
+    def symbols(self, number: int) -> Symbols:
+        """z and y of a tile, as they were coded."""
+        cells = self.boxes[number].cells()
+        payload = self.stream.payloads[number]
+        return symbols.decode(self.engine.coding, payload, self.stream.quality, cells.height, cells.width)
+
+    def _read(self, numbers: Iterable[int]) -> None:
+        """Makes tiles ready; `lost` takes the rest."""
+        for number in numbers:
+            if number in self.ready or number in self.lost:
+                continue
+            with self.engine.stage("entropy"):  # of what was begun, the time that it has to be waited for
+                begun = self._begun.pop(number, None)
+                found = self._symbols_or_none(number) if begun is None else begun.result()
+            if found is None:
+                self.lost.add(number)
+                continue
+            with self.engine.stage("hyper-synthesis"):
+                self.ready[number] = self.engine.dequantise(*found, self.stream.quality, content=self.content)
+        if len(self.lost) == len(self.boxes):
+            raise CorruptStreamError("every tile of the stream is damaged")
+
+    def _symbols_or_none(self, number: int) -> Symbols | None:
+        if not self.conceal:
+            return self.symbols(number)
+        try:
+            return self.symbols(number) if self.stream.payloads[number] else None
+        except CorruptStreamError:
+            return None
+
+    def _concealed(self, number: int) -> Features:
+        columns, rows = self.stream.tiles
+        row, column = divmod(number, columns)
+        around = {
+            side: number + down * columns + across
+            for side, (down, across) in SIDES.items()
+            if 0 <= row + down < rows and 0 <= column + across < columns
+        }
+        self._read(around.values())
+        whole = {side: self.ready[other] for side, other in around.items() if other not in self.lost}
+        cells = self.boxes[number].cells()
+        if not whole:
+            z, y = self.engine.nothing(cells.height, cells.width)
+            return self.engine.dequantise(z, y, self.stream.quality, content=self.content)
+
+        def filled(place: int) -> Features:
+            beside = {side: features[place] for side, features in whole.items()}
+            values = fill(cells.height, cells.width, {side: self.engine.to_host(x) for side, x in beside.items()})
+            return self.engine.from_host(values, next(iter(beside.values())))
+
+        return tuple(filled(place) for place in range(len(next(iter(whole.values())))))
+
+    def window(self, window: Box) -> Features:
+        """The features of a window (pixels, in whole cells) whose tiles are loaded."""
+        cells = window.cells()
+        parts = [(self.boxes[number].cells(), self.ready[number]) for number in self._touched(window)]
+        if len(parts) == 1 and parts[0][0] == cells:
+            return parts[0][1]
+        whole = tuple(self.engine.empty(array, cells.height, cells.width) for array in parts[0][1])
+        for tile, features in parts:
+            shared = tile.common(cells)
+            rows, columns = shared.within(cells)
+            from_rows, from_columns = shared.within(tile)
+            for array, feature in zip(whole, features, strict=True):
+                array[..., rows, columns] = feature[..., from_rows, from_columns]
+        return whole
+
+    def forget(self, above: int) -> None:
+        """Drops the tiles that end above this row of pixels."""
+        for number in [n for n in self.ready if self.boxes[n].bottom <= above]:
+            del self.ready[number]
+
+    def _needed(self, windows: Iterable[Box]) -> list[int]:
+        return sorted({number for window in windows for number in self._touched(window)})
+
+    def _touched(self, window: Box) -> Iterator[int]:
+        """Numbers of the tiles that the window meets. Its right and bottom may lie in the picture's last cells."""
+        columns, rows = self.stream.tiles
+        log2 = self.stream.tile_log2
+        for row in range(window.top >> log2, min(rows, (window.bottom - 1 >> log2) + 1)):
+            for column in range(window.left >> log2, min(columns, (window.right - 1 >> log2) + 1)):
+                yield row * columns + column
+
+
+def side_by_side(one: Callable[[int], T], numbers: list[int]) -> list[T]:
+    """`one` of each number, in threads: for what leaves the GIL to the others."""
+    if len(numbers) <= 1:
+        return [one(n) for n in numbers]
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(one, numbers))
+
+
+def fill(height: int, width: int, neighbours: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(1, C, height, width) from at least one neighbour, (1, C, h, w) by the side of `SIDES` that it lies on."""
+    rows = np.broadcast_to(np.arange(1, height + 1, dtype=np.float32)[:, None], (height, width))
+    columns = np.broadcast_to(np.arange(1, width + 1, dtype=np.float32), (height, width))
+    distance = {"top": rows, "bottom": height + 1 - rows, "left": columns, "right": width + 1 - columns}
+    edge = {"top": (slice(-1, None), slice(None)), "bottom": (slice(0, 1), slice(None)),
+            "left": (slice(None), slice(-1, None)), "right": (slice(None), slice(0, 1))}  # fmt: skip
+    total: np.ndarray | float = 0.0
+    weights: np.ndarray | float = 0.0
+    for side, values in neighbours.items():
+        down, across = edge[side]
+        weight = 1 / distance[side]
+        total = total + weight * values[..., down, across]
+        weights = weights + weight
+    return np.asarray(total / weights, np.float32)
