@@ -7,6 +7,7 @@ and the command line's help become pages of their own. So every text stands once
 from __future__ import annotations
 
 import json
+import logging
 import posixpath
 import re
 from pathlib import Path
@@ -18,7 +19,11 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 from sodec.cli import main as command_line
+from sodec.errors import MissingPackageError
+from sodec.pages import viewer
+from sodec.weights import find
 
+log = logging.getLogger("mkdocs.hooks.sodec")
 ELSEWHERE = ("FORMAT.md", "MODEL_CARD.md", "CHANGELOG.md")
 EXAMPLES, NOTEBOOK, COMMANDS = "examples.md", "walkthrough.md", "command-line.md"
 LANGUAGES = {".py": "python", ".sh": "bash"}
@@ -46,6 +51,17 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
         return f"]({_address(path)}{link['anchor'] or ''})"
 
     return LINK.sub(turned, markdown)
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Puts the viewer beside the pages. Without npm the site has none, and its link leads nowhere."""
+    build = Path(config.docs_dir).parent / "build"
+    try:
+        runtime = viewer.kept_runtime(build)
+    except MissingPackageError as error:
+        log.info("the site has no viewer: %s", error)
+        return
+    viewer.assemble(Path(config.site_dir) / "viewer", find("lite"), runtime=runtime, overwrite=True, say=log.info)
 
 
 def _address(path: str) -> str:

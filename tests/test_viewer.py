@@ -6,19 +6,18 @@ The page is assembled as `sodec viewer` does it. ONNX Runtime's files come from 
 """
 
 import base64
-import functools
-import http.server
 import io
 import json
-import threading
+import urllib.error
+import urllib.request
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import browser as driven
 import numpy as np
 import pytest
 from golden import make as golden
 from PIL import Image
+from serving import SHARED, Server
 
 from sodec.errors import MissingPackageError, OutputError, WeightsError
 from sodec.files import PHOTO
@@ -28,8 +27,6 @@ from sodec.weights import find
 
 TESTS = Path(__file__).parent
 LEVELS = 2  # of 255 that a pixel may differ from Python's in float32
-# Always sent, since a browser may keep an answer without it, and then refuse that to a page of another server.
-SHARED = {"Access-Control-Allow-Origin": "*"}
 ISOLATED = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
 PHONE = 360
 WAIT_S = 120
@@ -82,56 +79,13 @@ def test_weights_without_graphs_are_refused():
 # -- in a browser
 
 
-class Server:
-    """Serves a folder, with headers that can be changed, and keeps the paths that were asked for."""
-
-    def __init__(self, folder):
-        self.headers, self.asked = SHARED, []
-        outer = self
-
-        class Handler(http.server.SimpleHTTPRequestHandler):
-            def log_message(self, *_):
-                pass
-
-            def do_GET(self):
-                outer.asked.append(urlsplit(self.path).path)
-                super().do_GET()
-
-            do_POST = do_GET
-
-            def end_headers(self):
-                for name, value in outer.headers.items():
-                    self.send_header(name, value)
-                super().end_headers()
-
-        self.folder = folder
-        handler = functools.partial(Handler, directory=folder)
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.address = f"http://127.0.0.1:{self.server.server_port}/"
-
-    def __enter__(self):
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self.server.shutdown()
-        self.server.server_close()
-
-
 @pytest.fixture(scope="module")
 def runtime(request):
     """ONNX Runtime's files, as an unpacked package."""
-    version = viewer.RUNTIME.partition("@")[2]
-    folder = request.config.cache.mkdir(f"onnxruntime-web-{version}")
-    if not all((folder / "dist" / name).exists() for name in viewer.RUNTIME_FILES):
-        try:
-            files = viewer.runtime_from_npm()
-        except MissingPackageError as error:
-            pytest.skip(str(error))
-        (folder / "dist").mkdir(exist_ok=True)
-        for name, data in files.items():
-            (folder / "dist" / name).write_bytes(data)
-    return folder
+    try:
+        return viewer.kept_runtime(request.config.cache.mkdir("npm"))
+    except MissingPackageError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")
@@ -548,3 +502,52 @@ def test_the_element_works_from_another_server_than_the_page(chromium, site, tmp
         )
         open_page(chromium, other, "", "page.html")
         assert len(answers(chromium, count=len(modes()))) == len(modes())
+
+
+# -- served by `sodec ui`
+
+
+@pytest.fixture
+def ui(site, codec):
+    pytest.importorskip("gradio", reason="gradio is not installed: pip install 'sodec[ui]'")
+    from sodec.ui.app import served
+    from sodec.ui.trial import Limits
+
+    with served(codec, host="127.0.0.1", port=None, limits=Limits(), viewer=site.folder) as one:
+        yield one
+
+
+def status(address, **headers):
+    try:
+        with urllib.request.urlopen(urllib.request.Request(address, headers=headers)) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_sodec_ui_serves_it_too_with_threads_and_behind_its_guard(chromium, ui, site, codec):
+    chromium.get(ui.address)
+    wait(chromium, lambda: chromium.find_elements("css selector", "a[href='/viewer/']"))
+    script = chromium.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": LISTEN})
+    chromium.get(f"{ui.address}viewer/?src=pictures/grey.sodec")
+    chromium.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
+    assert chromium.execute_script("return crossOriginIsolated")
+    for one in answers(chromium, count=len(modes())):
+        off = np.abs(pixels_of(one["pixels"]) - expected_pixels(site, codec, "grey", one["mode"]))
+        assert off.max() <= LEVELS
+    (site.folder.parent / "secret.txt").write_text("secret")
+    page = f"{ui.address}viewer/index.html"
+    assert status(page) == 200
+    assert status(page, Host="elsewhere.example") == 403
+    assert status(page, **{"Sec-Fetch-Site": "cross-site"}) == 403
+    for path in ("viewer/../secret.txt", "viewer/%2e%2e/secret.txt", "viewer/..%2fsecret.txt", "viewer/nothing"):
+        assert status(f"{ui.address}{path}") == 404, path
+
+
+def test_without_a_folder_sodec_ui_has_no_viewer(codec):
+    pytest.importorskip("gradio", reason="gradio is not installed: pip install 'sodec[ui]'")
+    from sodec.ui.app import served
+    from sodec.ui.trial import Limits
+
+    with served(codec, host="127.0.0.1", port=None, limits=Limits()) as one:
+        assert status(f"{one.address}viewer/index.html") == 404

@@ -85,5 +85,8 @@ document.addEventListener("drop", (event) => {
   open(event.dataTransfer?.files[0]);
 });
 
+// The visitor will open a file, and the networks take longer to load than to run; not where data are dear.
+if (!(/** @type {any} */ (navigator).connection?.saveData)) SodecImage.prepare();
+
 const source = new URLSearchParams(location.search).get("src");
 if (source) openAddress(source);

@@ -41,7 +41,14 @@ const decoder = {
 
   /** @param {number} id */
   stop(id) {
-    if (this.waiting.delete(id)) this.worker?.postMessage({ id });
+    if (this.waiting.delete(id)) this.worker?.postMessage({ id, stop: true });
+  },
+
+  /** Loads worker and networks ahead of the first picture. */
+  prepare() {
+    if (this.worker) return;
+    this.worker = this.start();
+    this.worker.postMessage({});
   },
 
   start() {
@@ -50,7 +57,11 @@ const decoder = {
     const script = `import ${JSON.stringify(new URL("worker.js", BASE).href)};`;
     const address = URL.createObjectURL(new Blob([script], { type: "text/javascript" }));
     const worker = new Worker(address, { type: "module" });
-    worker.addEventListener("message", ({ data }) => this.waiting.get(data.id)?.(data));
+    worker.addEventListener("message", ({ data }) => {
+      // What is loaded serves all who wait.
+      const receivers = data.type === "download" ? [...this.waiting.values()] : [this.waiting.get(data.id)];
+      for (const receive of receivers) receive?.(data);
+    });
     worker.addEventListener("error", (event) => {
       event.preventDefault();
       this.worker = undefined; // the next picture tries again
@@ -157,6 +168,11 @@ export class SodecImage extends HTMLElement {
     this.#load();
   }
 
+  /** Loads the decoder before it is known which picture is wanted. */
+  static prepare() {
+    decoder.prepare();
+  }
+
   /** Saves the picture that is shown as a PNG. */
   async save() {
     if (!this.#shown) return;
@@ -188,6 +204,7 @@ export class SodecImage extends HTMLElement {
   async #load() {
     this.#observer.disconnect();
     const turn = this.#turn;
+    decoder.prepare(); // while the picture is fetched
     this.#wait.textContent = "Loading the picture …";
     try {
       const bytes = await (this.#file ? this.#file.arrayBuffer() : this.#fetch());

@@ -1,8 +1,9 @@
 /**
  * Decodes in a thread of its own. Fidelity pictures of all files that wait come before full pictures.
  *
- * It is sent {id, bytes, maxPixels} to decode, {id} to stop, and sends {id, type, ...}: "header", "download", "band",
- * "picture" when one is complete, "error". Its base is the address of this module.
+ * It is sent {id, bytes, maxPixels} to decode, {id, stop} to stop, {} to load the networks ahead of the first file. It
+ * sends {id, type, ...}: "header", "band", "picture" when one is complete, "error"; and "download" without an id. Its base
+ * is the address of this module.
  */
 
 import { read } from "./format/container.js";
@@ -28,7 +29,8 @@ let busy = false;
 
 globalThis.addEventListener("message", ({ data }) => {
   if ("bytes" in data) accept(data);
-  else stop(data.id);
+  else if (data.stop) stop(data.id);
+  else openNetworks().catch(() => {}); // the file that needs them tells
 });
 
 /** @param {{id: number, bytes: ArrayBuffer, maxPixels: number}} request */
@@ -41,7 +43,7 @@ function accept({ id, bytes, maxPixels }) {
     post({ id, type: "header", width, height, quality, grey, alpha, fingerprint, bytes: bytes.byteLength });
     /** @type {Promise<Picture> | undefined} */
     let picture;
-    const open = () => (picture ??= openPicture(id, stream));
+    const open = () => (picture ??= openPicture(stream));
     for (const mode of /** @type {Mode[]} */ (["fidelity", "full"])) tasks.push({ id, mode, start, open });
     work();
   } catch (error) {
@@ -49,13 +51,17 @@ function accept({ id, bytes, maxPixels }) {
   }
 }
 
-/** @param {number} id @param {import("./format/container.js").Stream} stream */
-async function openPicture(id, stream) {
-  networks ??= Networks.open(BASE, (bytes) => post({ id, type: "download", bytes })).catch((error) => {
+/** @param {import("./format/container.js").Stream} stream */
+async function openPicture(stream) {
+  return new Picture(stream, await readSections(stream), await openNetworks());
+}
+
+function openNetworks() {
+  networks ??= Networks.open(BASE, (bytes) => post({ type: "download", bytes })).catch((error) => {
     networks = undefined; // the next file tries again
     throw error;
   });
-  return new Picture(stream, await readSections(stream), await networks);
+  return networks;
 }
 
 async function work() {

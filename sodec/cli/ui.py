@@ -23,6 +23,8 @@ from .options import DEVICE, MODEL, THREADS, WEIGHTS
               help="Megabytes of a file at most.")  # fmt: skip
 @click.option("--max-megapixels", default=16.0, show_default=True, type=click.FloatRange(min=0, min_open=True),
               help="Million pixels of a picture at most.")  # fmt: skip
+@click.option("--viewer", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="FOLDER",
+              help="Serves the page that `sodec viewer FOLDER` wrote too, at /viewer/.")  # fmt: skip
 @MODEL
 @WEIGHTS
 @DEVICE
@@ -33,6 +35,7 @@ def ui_command(
     port: int | None,
     max_mb: float,
     max_megapixels: float,
+    viewer: Path | None,
     model: str,
     weights: Path | None,
     device: str,
@@ -58,6 +61,6 @@ def ui_command(
     codec = Codec(model, weights=weights, device=device)
     limits = Limits(int(max_mb * 1e6), int(max_megapixels * 1e6))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that gradio's folder goes then too
-    with served(codec, host=host, port=port, limits=limits, allowed_hosts=allow_host) as page:
+    with served(codec, host=host, port=port, limits=limits, allowed_hosts=allow_host, viewer=viewer) as page:
         click.echo(f"{page.address} (Ctrl-C ends it)")
         page.wait()

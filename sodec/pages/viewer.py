@@ -91,6 +91,11 @@ def page_files() -> Files:
     return {path.as_posix(): (root / path).read_bytes() for path in paths if path.parts[0] not in NOT_OF_THE_PAGE}
 
 
+def has_full(bundle: Bundle) -> bool:
+    """Whether there is a graph of the full decoder; without it the page shows fidelity pictures."""
+    return (bundle.folder / graphs.file_of("full")).exists()
+
+
 def weights_files(bundle: Bundle) -> Files:
     """Integers, tensors and graphs of a model, and the list of them that the page reads first."""
     found = {name: path.read_bytes() for name in GRAPHS if (path := bundle.folder / graphs.file_of(name)).exists()}
@@ -124,8 +129,19 @@ def runtime_from_folder(package: Path) -> Files:
         raise MissingPackageError(f"{error.filename}: {error.strerror}; the page is made with {RUNTIME}") from None
 
 
+def kept_runtime(folder: Path) -> Path:
+    """An unpacked package below `folder`, which npm fetches if it is not there."""
+    package = folder / RUNTIME
+    if not all((package / "dist" / name).exists() for name in RUNTIME_FILES):
+        files = runtime_from_npm()
+        (package / "dist").mkdir(parents=True, exist_ok=True)
+        for name, data in files.items():
+            write_file(package / "dist" / name, data)
+    return package
+
+
 def runtime_from_npm() -> Files:
-    """The same, by npm, as the archive of a stated sum."""
+    """ONNX Runtime's files, by npm, of an archive with the right sum."""
     npm = shutil.which("npm")
     if npm is None:
         raise MissingPackageError(

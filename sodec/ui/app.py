@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from fastapi import FastAPI
+from starlette.staticfiles import StaticFiles
 
 from ..files import PHOTO
 from ..pages import divider
@@ -34,6 +35,9 @@ QUEUED = 64  # events that may wait, of all pages
 INTRODUCTION = """# sodec
 Photographs in a few kilobytes. Drop a photo and drag the line across it. **Fine detail, text and faces are
 synthesised**: the picture looks like the photo, it is no evidence of it.
+"""
+VIEWER_LINK = """
+[Open a .sodec file in this browser alone](/viewer/), which sends it nowhere.
 """
 # Saves a data URI as a file.
 SAVE = """(saved) => {
@@ -67,6 +71,7 @@ def served(
     limits: Limits,
     photo: Path = PHOTO,
     allowed_hosts: Collection[str] = (),
+    viewer: Path | None = None,
 ) -> Iterator[Served]:
     """The page, while it is served in threads of its own.
 
@@ -80,6 +85,8 @@ def served(
         What pages begin with.
     allowed_hosts
         Names by which browsers reach this server, beside its addresses and localhost.
+    viewer
+        A folder that `sodec viewer` wrote, which is served too, at /viewer/.
 
     Raises
     ------
@@ -94,24 +101,28 @@ def served(
         stack.callback(os.environ.pop, "GRADIO_TEMP_DIR", None)
         os.environ["GRADIO_RUN_HISTORY"] = "False"  # which gradio would keep in the visitor's browser
         events = Events(codec, limits, photo, Wish(START_QUALITY))
-        page = build(events)
+        page = build(events, viewer is not None)
         local = is_local(listening)
         door = guard.Guard(
-            _application(page, limits), names=own_names(host, local, allowed_hosts), local=local,
+            _application(page, limits, viewer), names=own_names(host, local, allowed_hosts), local=local,
             events=_events_of_pages(page), uploads=events.uploads, unread=lambda session: _unread(page, session),
+            viewer=viewer is not None,
         )  # fmt: skip
         stack.callback(page.close, verbose=False)
         thread = stack.enter_context(running(door, listening, events.expire))
         yield Served(events, address_of(listening), thread)
 
 
-def _application(page: Any, limits: Limits) -> Any:
-    """gradio's ASGI application of the page, which holds little for those that only knock."""
+def _application(page: Any, limits: Limits, viewer: Path | None) -> Any:
+    """gradio's ASGI application of the page, which holds little for those that only knock, and the viewer's files."""
+    whole = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    if viewer is not None:
+        whole.mount(guard.VIEWER, StaticFiles(directory=viewer, html=True))
     page.queue(max_size=QUEUED)
     page.state_session_capacity = PAGES
     page._queue.pending_messages_per_session.max_size = PAGES
     return gr.mount_gradio_app(
-        FastAPI(docs_url=None, redoc_url=None, openapi_url=None), page, "/", max_file_size=limits.bytes,
+        whole, page, "/", max_file_size=limits.bytes,
         show_error=False, ssr_mode=False, pwa=False, mcp_server=False, enable_monitoring=False, footer_links=[],
         theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
         css=divider.style() + render("trial.css"), head=f"<script>{divider.script()}</script>",
@@ -143,11 +154,14 @@ def _unread(page: Any, session: str) -> int:
     return len(page._queue.pending_event_ids_session.get(session, ()))
 
 
-def build(events: Events) -> Any:
-    """The page. All that takes time goes through one queue, one at a time, since visitors share the codec."""
+def build(events: Events, viewer: bool = False) -> Any:
+    """The page. All that takes time goes through one queue, one at a time, since visitors share the codec.
+
+    With `viewer` it has a link to the page that decodes in the browser.
+    """
     rivals = [*((RIVALS[name], name) for name in available_rivals()), (NONE, NONE)]
     with gr.Blocks(title="sodec", analytics_enabled=False, fill_width=True) as page:
-        gr.Markdown(INTRODUCTION)
+        gr.Markdown(INTRODUCTION + VIEWER_LINK * viewer)
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
                 dropped = gr.File(

@@ -33,6 +33,20 @@ HEADERS = [
     (b"referrer-policy", b"same-origin"),
 ]
 
+# The viewer's page, if it is served: the policy is the one that the page states itself. Isolated from other origins it
+# may use threads.
+VIEWER = "/viewer"
+VIEWER_POLICY = (
+    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval' blob:; worker-src 'self' blob:; connect-src 'self'; "
+    "img-src 'self' blob:; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+)
+VIEWER_HEADERS = [
+    (b"content-security-policy", VIEWER_POLICY.encode()),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-embedder-policy", b"require-corp"),
+    *HEADERS[1:],
+]
+
 API = "/gradio_api"
 UPLOAD, PROGRESS = f"{API}/upload", f"{API}/upload_progress"
 JOIN, ANSWERS = f"{API}/queue/join", f"{API}/queue/data"
@@ -80,12 +94,15 @@ class Guard:
         Takes what is dropped.
     unread
         Number of a session's events whose answers the page has not fetched.
+    viewer
+        Whether the viewer's page is served.
     """
 
     def __init__(
         self, app: Any, *, names: Collection[str], local: bool, events: Events, uploads: Uploads,
-        unread: Callable[[str], int],
+        unread: Callable[[str], int], viewer: bool = False,
     ) -> None:  # fmt: skip
+        self.viewer = viewer
         self.app, self.local, self.events, self.uploads, self.unread = app, local, events, uploads, unread
         self.names = {"localhost", *(name.lower() for name in names)}
         self.open = 0
@@ -101,7 +118,8 @@ class Guard:
 
         async def send_with_headers(message: Any) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *HEADERS]
+                own = VIEWER_HEADERS if scope["path"].startswith(f"{VIEWER}/") else HEADERS
+                message["headers"] = [*message["headers"], *own]
             await send(message)
 
         self.open += 1
@@ -131,7 +149,7 @@ class Guard:
             await self._stream_answers(scope, receive, send)
         elif method == "GET" and path == PROGRESS:
             await Response(DONE, media_type="text/event-stream")(scope, receive, send)
-        elif (method == "GET" or (method, path) == ("HEAD", "/")) and READ.fullmatch(path) and ".." not in path:
+        elif (method == "GET" or (method, path) == ("HEAD", "/")) and self._is_readable(path):
             await self.app(scope, receive, send)
         else:
             raise RefusedError(404, f"{method} {path} is nothing that the page asks for")
@@ -166,6 +184,11 @@ class Guard:
             else:
                 with suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(receive_on(), POLL_SECONDS)
+
+    def _is_readable(self, path: str) -> bool:
+        """Whether the page, or the viewer's, asks for this path."""
+        known = READ.fullmatch(path) or (self.viewer and path.startswith(f"{VIEWER}/") and "\\" not in path)
+        return bool(known) and ".." not in path
 
     # -- from where
 

@@ -34,9 +34,7 @@ export class Networks {
     this.provider = provider;
     this.coding = load(base, manifest.coding, arrived).then(codingFromSafetensors);
     this.tensors = load(base, manifest.tensors, arrived).then(readSafetensors);
-    // Whoever needs them sees their errors.
-    this.coding.catch(() => {});
-    this.tensors.catch(() => {});
+    for (const one of [this.coding, this.tensors]) one.catch(() => {}); // whoever needs it is told
   }
 
   /**
@@ -47,7 +45,9 @@ export class Networks {
     const manifest = await readManifest(base);
     forgetOthers(base, manifest).catch(() => {});
     const provider = (await hasWebGpu()) ? "webgpu" : "wasm";
-    return new Networks(base, manifest, await runtime(base, provider), provider, arrived);
+    const networks = new Networks(base, manifest, await runtime(base, provider), provider, arrived);
+    for (const name of ["dequantise", "fidelity"]) networks.#session(name).catch(() => {}); // whoever needs it is told
+    return networks;
   }
 
   /** Whether there is a graph of this name. @param {string} name */
@@ -90,11 +90,6 @@ export class Networks {
       inputs.noise = ["float32", place, [1, ...size]];
     }
     return { data: await this.#run(mode, inputs), rows: 4 * rows, columns: 4 * columns };
-  }
-
-  /** Loads a graph ahead of its first use. @param {string} name */
-  prepare(name) {
-    this.#session(name).catch(() => {});
   }
 
   /**
