@@ -137,7 +137,7 @@ def inspect(data: StreamLike, *, max_pixels: int = MAX_PIXELS, max_tile: int = M
 @functools.lru_cache(maxsize=2)
 def kept_codec(bundle: Bundle, device: str) -> Codec:
     """The codec behind `compress` and `decompress`, made at the first call with these weights and this device."""
-    memory.check_addresses_for_torch()
+    memory.check_for_torch()
     from .codec import Codec
 
     return Codec(weights=bundle, device=device)

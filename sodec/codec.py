@@ -120,7 +120,10 @@ class Codec:
         self.bundle = resolve(model, weights)
         if cuda_graphs and self.device.type != "cuda":
             raise DeviceError(f"cuda_graphs needs a CUDA device (got {self.device})")
-        devices.check_weights(self.bundle.size, self.device, self.dtype, self.bundle.name)
+        devices.check_weights(
+            self.bundle.size, self.device, self.dtype, self.bundle.name,
+            drawn_first=self.bundle.config.get("sizes") is None,
+        )  # fmt: skip
         self.prepared = load_model(self.bundle, self.device, self.dtype)
         self.engine: Engine = TorchEngine(
             self.prepared.model, self.bundle.coding, self.device, self.dtype, tile=tile, cuda_graphs=cuda_graphs

@@ -186,6 +186,105 @@ def test_large_pictures_are_held_once(large, part, kind, limit):
     assert float(done.stdout) < limit
 
 
+# Prints the peak of a compression, and the largest that any of its checks allowed, both above the memory at its start.
+COMPRESSION = """
+import ctypes, sys, warnings
+import sodec
+from sodec import memory
+from sodec.pipeline import device
+
+def status(key):
+    return next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith(key))
+
+warnings.simplefilter("ignore")
+path, options = sys.argv[1], eval(sys.argv[2])
+codec = sodec.Codec(dtype=sys.argv[3])
+ctypes.CDLL(None).malloc_trim(0)
+open("/proc/self/clear_refs", "w").write("5")  # the peak begins anew
+before, allowed = status("VmRSS"), []
+
+class Free(int):  # little is free, and yet enough for everything; notes what is asked for
+    def __lt__(self, needed):
+        allowed.append(status("VmRSS") + needed - before)
+        return False
+
+memory.be_frugal()
+memory.free = lambda: Free()
+codec.compress(path, **options)
+print(status("VmHWM") - before, max(allowed))
+"""
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Files by name: photo-like, with alpha, of 16 bits."""
+    folder = tmp_path_factory.mktemp("pictures")
+    small, paths = photo(1200, 800), {}
+    large = Image.fromarray(np.tile(small, (5, 5, 1)))
+    for name, image in {
+        "24mp.jpg": large, "1mp.jpg": Image.fromarray(small), "quarter.png": Image.fromarray(small[:512, :512]),
+        "alpha.png": Image.fromarray(np.dstack([small, small[..., 0]])), "24mp.webp": large,
+        "16bit.png": Image.fromarray(np.tile(small[..., 0].astype(np.uint16) * 257, (3, 3))),
+    }.items():  # fmt: skip
+        paths[name] = folder / name
+        image.save(paths[name], **({"method": 0} if name.endswith("webp") else {}))
+    return paths
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    ("name", "options", "dtype"),
+    [
+        ("24mp.jpg", {}, "auto"), ("24mp.webp", {}, "auto"), ("16bit.png", {}, "auto"), ("1mp.jpg", {}, "auto"),
+        ("1mp.jpg", {}, "float32"), ("alpha.png", {}, "auto"), ("24mp.jpg", {"max_bytes": 300_000}, "auto"),
+        ("quarter.png", {}, "float32"),
+    ],
+)  # fmt: skip
+def test_compression_takes_what_its_checks_allow_and_not_much_less(pictures, name, options, dtype):
+    command = [sys.executable, "-c", COMPRESSION, pictures[name], repr(options), dtype]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=pictures[name].parent)
+    peak, allowed = map(int, done.stdout.split())
+    assert peak <= allowed, f"{peak / 1e6:.0f} MB of {allowed / 1e6:.0f}"
+    assert allowed <= 1.3 * peak + 32e6, f"{peak / 1e6:.0f} MB of {allowed / 1e6:.0f}"
+
+
+# A command in a container of so many bytes, so to speak; prints whether it would have been killed.
+CONTAINER = """
+import sys
+from sodec import memory
+from sodec.cli import main
+
+def status(key):
+    return next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith(key))
+
+limit = int(float(sys.argv[1]) * 1e6)
+memory._of_groups = lambda: limit - status("RssAnon")
+sys.argv = ["sodec", *sys.argv[2:]]
+try:
+    main()
+finally:
+    # Pages of libraries, which are given back where memory is short, count in the peak.
+    print("killed" * (status("VmHWM") - status("RssFile") > limit))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    ("megabytes", "message"),
+    [(150, "importing torch"), (400, "the weights of lite"), (530, "reading 6000x4000"), (600, None), (700, None)],
+)
+def test_a_small_container_ends_compression_with_a_line_and_never_without(pictures, tmp_path, megabytes, message):
+    given = [str(megabytes), "compress", str(pictures["24mp.jpg"]), "-o", str(tmp_path / "out.sodec")]
+    done = subprocess.run([sys.executable, "-c", CONTAINER, *given], capture_output=True, text=True, cwd=tmp_path)
+    assert "killed" not in done.stdout
+    if done.returncode:
+        assert done.returncode == 2
+        assert done.stderr.startswith("sodec: ")
+        assert done.stderr.count("\n") == 1
+        assert "of memory are free" in done.stderr or "free" in done.stderr
+    assert message is None or message in done.stderr
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA", "P", "CMYK", "I;16"])
 @pytest.mark.parametrize("full", [False, True], ids=["disk", "full disk"])
 @pytest.mark.filterwarnings("ignore:the picture is")

@@ -96,6 +96,9 @@ def _measured(
     sizes: Sizes, growth_sizes: Sizes, budget: float, compare: Compare | None,
     model: str, weights: Path | None, device: str, dtype: str, threads: int | None,
 ) -> Report:  # fmt: skip
+    from ..memory import check_for_torch
+
+    check_for_torch()
     import torch
 
     from ..bench.run import bench

@@ -91,9 +91,9 @@ def make_codec(
     model: str, weights: Path | None, device: str, dtype: str, threads: int | None, tile: int, workers: int = 1
 ) -> Codec:
     """The codec that these options describe; each of several workers takes its share of the threads."""
-    from ..memory import check_addresses_for_torch
+    from ..memory import check_for_torch
 
-    check_addresses_for_torch()
+    check_for_torch()
     import torch
 
     from ..codec import Codec

@@ -50,6 +50,9 @@ def ui_command(
 
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
     require("gradio", "sodec ui", "'sodec[ui]'")
+    from ..memory import check_for_torch
+
+    check_for_torch()
     import torch
 
     from ..codec import Codec

@@ -8,11 +8,17 @@ from .. import memory
 from ..errors import DeviceError
 from ..memory import gigabytes
 from ..models import ModelConfig
-from .tiles import HALO
+from .tiles import CELL, HALO, TILE
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TILES = (1024, 512, 256, 128)
-ALIVE = 3  # tensors at once where the latent decoder is widest: input, normalised input, output
+ALIVE = 3  # tensors at once where a part is widest: input, normalised input, output
+# Encoding takes, beside the tensors of its widest level, a float32 picture and copies of it, and the coder's arrays, by
+# pixels; and what the first run of the networks takes. tests/test_memory.py compares the estimate with peaks.
+ENCODING_BYTES, FIRST_RUN, FIRST_RUN_WEIGHTS = 30, 20_000_000, 4_000_000
+# Times the files' size is the peak while a model is read: for the weights in float32, and as much again for those that
+# a model of lite's architecture is drawn with first (140 MB for 35 MB of files).
+READ, DRAWN = 2, 2
 
 
 def decoding_bytes(config: ModelConfig, dtype: torch.dtype, height: int, width: int) -> int:
@@ -24,6 +30,30 @@ def decoding_bytes(config: ModelConfig, dtype: torch.dtype, height: int, width: 
     entered = [config.decoder[0], *config.decoder[:-1]]
     channels = max(wide / scale**2 for wide, scale in zip(entered, scales, strict=True))
     return round(ALIVE * channels * height * width * dtype.itemsize)
+
+
+def encoding_bytes(config: ModelConfig, dtype: torch.dtype, height: int, width: int) -> int:
+    """What a window of so many pixels takes in the encoder beside the weights and the picture: an upper bound."""
+    scale = 4 if config.sizes is None else 1  # pixels across a position of the first level
+    values = 2 * 3 + ALIVE * config.analysis[0] / scale**2
+    fixed = FIRST_RUN + FIRST_RUN_WEIGHTS * dtype.itemsize
+    return fixed + round((ENCODING_BYTES + values * dtype.itemsize) * height * width)
+
+
+def check_encoding(
+    config: ModelConfig, device: torch.device, dtype: torch.dtype, width: int, height: int, *,
+    transparent: bool, keeps_y: bool,
+) -> None:  # fmt: skip
+    """`DeviceError` where a picture of so many pixels can't be encoded; `keeps_y` says that y of all of it is kept."""
+    window = (min(size, TILE + 2 * HALO) for size in (height, width))
+    kept = width * height // CELL**2 * config.y_channels * dtype.itemsize if keeps_y else 0
+    packing = 2 * width * height * transparent  # of alpha, before the first tile
+    free, needed = available(device), max(encoding_bytes(config, dtype, *window) + kept, packing)
+    if free is not None and needed > free:
+        raise DeviceError(
+            f"encoding {width}x{height} pixels with {config.name} takes {gigabytes(needed)} beside the picture; "
+            f"{device} has {gigabytes(free)} free: fewer workers at once, or a machine or container with more memory"
+        )
 
 
 def check(config: ModelConfig, device: torch.device, dtype: torch.dtype, height: int, width: int) -> None:
@@ -39,12 +69,13 @@ def check(config: ModelConfig, device: torch.device, dtype: torch.dtype, height:
     )
 
 
-def check_weights(size: int, device: torch.device, dtype: torch.dtype, name: str) -> None:
-    """`DeviceError` where weights of `size` bytes in 16 bits fit no memory: the machine's in float32, as they are read
-    and prepared, then the device's in `dtype`.
+def check_weights(size: int, device: torch.device, dtype: torch.dtype, name: str, *, drawn_first: bool = False) -> None:
+    """`DeviceError` where weights of `size` bytes in 16 bits fit no memory: the machine's, as they are read and
+    prepared, then the device's in `dtype`. `drawn_first`: the model is built with weights of its own before.
     """
-    for place, kind in ((torch.device("cpu"), torch.float32), (device, dtype)):
-        free, needed = available(place), size // 2 * kind.itemsize
+    read = size * (READ + DRAWN * drawn_first)
+    for place, needed in ((torch.device("cpu"), read), (device, size // 2 * dtype.itemsize)):
+        free = available(place)
         if free is not None and needed > free:
             raise DeviceError(f"the weights of {name} take {gigabytes(needed)}; {place} has {gigabytes(free)} free")
 

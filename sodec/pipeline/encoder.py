@@ -23,6 +23,7 @@ def encode(
 ) -> bytes:
     """The stream of a picture at `quality`, or else the finest that takes at most `max_bytes` bytes."""
     width, height = picture.size
+    engine.check_encoding(width, height, transparent=picture.alpha is not None, keeps_y=quality is None)
     packed = sections.pack(picture.alpha, picture.metadata)
 
     def stream(point: rate.Point, coefficients: Iterator[Coefficients] | list[Coefficients]) -> bytes:

@@ -82,6 +82,13 @@ class Engine(ABC):
     def check(self, height: int, width: int) -> None:
         """`DeviceError` where a window of so many pixels does not fit the memory. Asked once for each size."""
 
+    @abstractmethod
+    def check_encoding(self, width: int, height: int, *, transparent: bool, keeps_y: bool) -> None:
+        """`DeviceError` where there is too little memory to encode a picture of so many pixels.
+
+        `transparent`: it has alpha. `keeps_y`: y of all of it is kept, for several passes.
+        """
+
     # -- encoding
 
     def analyse(self, rgb: np.ndarray, box: Box) -> Coefficients:

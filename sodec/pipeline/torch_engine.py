@@ -41,6 +41,11 @@ class TorchEngine(Engine):
     def check(self, height: int, width: int) -> None:
         devices.check(self.model.config, self.device, self.dtype, height, width)
 
+    def check_encoding(self, width: int, height: int, *, transparent: bool, keeps_y: bool) -> None:
+        devices.check_encoding(
+            self.model.config, self.device, self.dtype, width, height, transparent=transparent, keeps_y=keeps_y
+        )
+
     # -- encoding
 
     def coefficients(self, pixels: np.ndarray, rows: slice, columns: slice) -> Coefficients:
