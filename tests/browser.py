@@ -13,6 +13,7 @@ FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--force-device-scale-factor=1",
 )  # fmt: skip
+WEBGPU = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan,WebGPU")
 
 
 def missing() -> str:
@@ -27,8 +28,8 @@ def missing() -> str:
 
 
 @contextmanager
-def chromium():
-    """A browser with its own profile."""
+def chromium(webgpu=False):
+    """A browser with its own profile; with `webgpu` it has a GPU that the processor imitates."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
@@ -36,7 +37,8 @@ def chromium():
     options.binary_location = BROWSER
     options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
     with tempfile.TemporaryDirectory() as profile:
-        for flag in (*FLAGS, f"--user-data-dir={profile}"):
+        flags = set(FLAGS) - {"--disable-gpu"} | set(WEBGPU) if webgpu else FLAGS
+        for flag in (*flags, f"--user-data-dir={profile}"):
             options.add_argument(flag)
         browser = webdriver.Chrome(options=options, service=Service(DRIVER))
         try:

@@ -112,12 +112,11 @@ def site(tmp_path_factory, runtime, codec):
     pictures = folder / "pictures"
     pictures.mkdir()
     ramp = Image.linear_gradient("L").resize((300, 200))
-    wide = photo(1200, 100)
     for name, picture, quality in (
         ("photo", photo(768, 512), 25),
         ("grey", photo(300, 200).convert("L"), 40.5),
         ("alpha", Image.merge("RGBA", (*photo(300, 200).split(), ramp)), 60),
-        ("tiles", wide, 70),
+        ("tiles", photo(1100, 1050), 70),
         ("pixel", photo(1, 1), 100),
     ):
         (pictures / f"{name}.sodec").write_bytes(codec.compress(picture, quality))
@@ -198,7 +197,7 @@ def open_page(browser, site, name, path="index.html"):
     browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
 
 
-def answers(browser, name="sodec-picture", count=1):
+def answers(browser, name="sodec-picture", count=1, seconds=WAIT_S):
     """Waits for so many messages of a name."""
 
     def come():
@@ -208,7 +207,7 @@ def answers(browser, name="sodec-picture", count=1):
         found = [one for one in found if one["name"] == name]
         return found if len(found) >= count else None
 
-    return wait(browser, come)
+    return wait(browser, come, seconds)
 
 
 def pixels_of(uri, mode="RGB"):
@@ -296,7 +295,7 @@ def test_a_photo_is_within_two_levels_of_python_s_and_its_facts_are_shown(chromi
         assert fact in facts, facts
 
 
-@pytest.mark.parametrize("name", ["grey", "alpha", "tiles", "pixel"])
+@pytest.mark.parametrize("name", ["grey", "alpha", "pixel", "tiles"])
 def test_other_pictures_too(chromium, site, codec, name):
     open_page(chromium, site, name)
     for one in answers(chromium, count=len(modes())):
@@ -309,6 +308,32 @@ def test_other_pictures_too(chromium, site, codec, name):
         if name == "alpha":
             data = (site.folder / "pictures/alpha.sodec").read_bytes()
             assert np.array_equal(shown[..., 3], np.asarray(codec.decompress(data).getchannel("A")))
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["works", "broken"])
+def test_webgpu_gives_the_same_picture_and_where_it_fails_webassembly_does(site, codec, broken):
+    """On a GPU that the processor imitates, which the page would not take by itself."""
+    check = "!(adapter.info?.isFallbackAdapter ?? adapter.isFallbackAdapter)"
+    files = [site.folder / name for name in ("networks/networks.js", "onnxruntime/ort.webgpu.min.mjs")]
+    originals = [file.read_bytes() for file in files]
+    assert check.encode() in originals[0]
+    files[0].write_bytes(originals[0].replace(check.encode(), b"true"))
+    if broken:
+        files[1].write_text("throw new Error('broken')")
+    try:
+        with driven.chromium(webgpu=True) as browser:
+            open_page(browser, site, "grey")
+            found = answers(browser, count=len(modes()), seconds=5 * WAIT_S)
+            gpu = browser.execute_script("return navigator.gpu?.requestAdapter().then(Boolean)")
+    finally:
+        for file, original in zip(files, originals, strict=True):
+            file.write_bytes(original)
+    if not gpu:
+        pytest.skip("this chromium has no WebGPU")
+    for one in found:
+        assert one["provider"] == ("wasm" if broken else "webgpu")
+        off = np.abs(pixels_of(one["pixels"]) - expected_pixels(site, codec, "grey", one["mode"]))
+        assert off.max() <= LEVELS
 
 
 SENTENCES = {

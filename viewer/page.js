@@ -88,5 +88,6 @@ document.addEventListener("drop", (event) => {
 // The visitor will open a file, and the networks take longer to load than to run; not where data are dear.
 if (!(/** @type {any} */ (navigator).connection?.saveData)) SodecImage.prepare();
 
+part("starting", HTMLParagraphElement).remove();
 const source = new URLSearchParams(location.search).get("src");
 if (source) openAddress(source);

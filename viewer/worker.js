@@ -13,18 +13,20 @@ import { Networks } from "./networks/networks.js";
 import { Picture } from "./networks/picture.js";
 
 /** @typedef {"fidelity" | "full"} Mode */
-/** @typedef {{id: number, mode: Mode, start: number, open: () => Promise<Picture>}} Task */
+/** @typedef {{id: number, start: number, stream: Stream, picture?: Promise<Picture>}} Job */
+/** @typedef {import("./format/container.js").Stream} Stream */
 
 const BASE = new URL(".", import.meta.url);
 const UNKNOWN = "the picture can't be decoded in this browser";
 const post = /** @type {(message: object, transfer?: Transferable[]) => void} */ (globalThis.postMessage.bind(globalThis));
 
-/** @type {Task[]} */
+/** @type {{job: Job, mode: Mode}[]} */
 const tasks = [];
 /** @type {Set<number>} */
 const stopped = new Set();
 /** @type {Promise<Networks> | undefined} */
 let networks;
+let gpu = true; // until it fails
 let busy = false;
 
 globalThis.addEventListener("message", ({ data }) => {
@@ -41,23 +43,16 @@ function accept({ id, bytes, maxPixels }) {
     const { width, height, quality, grey, fingerprint, sections } = stream;
     const alpha = sections.some(({ type }) => type === 1);
     post({ id, type: "header", width, height, quality, grey, alpha, fingerprint, bytes: bytes.byteLength });
-    /** @type {Promise<Picture> | undefined} */
-    let picture;
-    const open = () => (picture ??= openPicture(stream));
-    for (const mode of /** @type {Mode[]} */ (["fidelity", "full"])) tasks.push({ id, mode, start, open });
+    const job = { id, start, stream };
+    tasks.push({ job, mode: "fidelity" }, { job, mode: "full" });
     work();
   } catch (error) {
     fail(id, error);
   }
 }
 
-/** @param {import("./format/container.js").Stream} stream */
-async function openPicture(stream) {
-  return new Picture(stream, await readSections(stream), await openNetworks());
-}
-
 function openNetworks() {
-  networks ??= Networks.open(BASE, (bytes) => post({ type: "download", bytes })).catch((error) => {
+  networks ??= Networks.open(BASE, (bytes) => post({ type: "download", bytes }), gpu).catch((error) => {
     networks = undefined; // the next file tries again
     throw error;
   });
@@ -69,10 +64,10 @@ async function work() {
   busy = true;
   for (let task = next(); task; task = next()) {
     try {
-      await decode(task);
+      await decode(task.job, task.mode).catch((error) => decodeWithoutGpu(task.job, task.mode, error));
     } catch (error) {
-      stop(task.id);
-      fail(task.id, error);
+      stop(task.job.id);
+      fail(task.job.id, error);
     }
   }
   busy = false;
@@ -83,9 +78,11 @@ function next() {
   return tasks.splice(Math.max(first, 0), 1)[0];
 }
 
-/** @param {Task} task */
-async function decode({ id, mode, start, open }) {
-  const picture = await open();
+/** @param {Job} job @param {Mode} mode */
+async function decode(job, mode) {
+  const { id, start, stream } = job;
+  job.picture ??= readSections(stream).then(async (alpha) => new Picture(stream, alpha, await openNetworks()));
+  const picture = await job.picture;
   const { manifest, provider } = picture.networks;
   if (!picture.networks.has(mode)) return;
   for await (const { top, height, pixels } of picture.bands(mode)) {
@@ -97,10 +94,20 @@ async function decode({ id, mode, start, open }) {
   post({ id, type: "picture", mode, last, seconds, provider, model: manifest.model, version: manifest.version });
 }
 
+/** Drivers and browsers differ in what they bear, so what fails is tried once more without a GPU. @param {Job} job @param {Mode} mode @param {unknown} error */
+async function decodeWithoutGpu(job, mode, error) {
+  if (error instanceof SodecError || !gpu) throw error;
+  console.warn("decoding failed and is tried without a GPU", error);
+  gpu = false;
+  networks = job.picture = undefined;
+  for (const waiting of tasks) waiting.job.picture = undefined;
+  await decode(job, mode);
+}
+
 /** @param {number} id */
 function stop(id) {
   stopped.add(id);
-  for (let i = tasks.length - 1; i >= 0; i--) if (tasks[i].id === id) tasks.splice(i, 1);
+  for (let i = tasks.length - 1; i >= 0; i--) if (tasks[i].job.id === id) tasks.splice(i, 1);
 }
 
 /** @param {number} id @param {unknown} error */

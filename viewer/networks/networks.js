@@ -19,6 +19,8 @@ const MOST_THREADS = 8;
 export class Networks {
   /** @type {Map<string, Promise<any>>} */
   #sessions = new Map();
+  /** What ONNX Runtime is asked for, one after another: with WebGPU it bears no two at once. @type {Promise<any>} */
+  #last = Promise.resolve();
 
   /**
    * @param {URL} base
@@ -40,11 +42,12 @@ export class Networks {
   /**
    * @param {URL} base of the page's files
    * @param {(bytes: number) => void} arrived is called with the bytes of each part of a file that arrives
+   * @param {boolean} gpu whether a GPU is used if there is one
    */
-  static async open(base, arrived) {
+  static async open(base, arrived, gpu) {
     const manifest = await readManifest(base);
     forgetOthers(base, manifest).catch(() => {});
-    const provider = (await hasWebGpu()) ? "webgpu" : "wasm";
+    const provider = gpu && (await hasWebGpu()) ? "webgpu" : "wasm";
     const networks = new Networks(base, manifest, await runtime(base, provider), provider, arrived);
     for (const name of ["dequantise", "fidelity"]) networks.#session(name).catch(() => {}); // whoever needs it is told
     return networks;
@@ -102,7 +105,7 @@ export class Networks {
     const feeds = Object.fromEntries(
       session.inputNames.map((/** @type {string} */ input) => [input, new this.ort.Tensor(...inputs[input])]),
     );
-    const results = await session.run(feeds);
+    const results = await this.#inTurn(() => session.run(feeds));
     return results[session.outputNames[0]].data;
   }
 
@@ -121,7 +124,14 @@ export class Networks {
       return { path, data: new Uint8Array(data.buffer, data.byteOffset, data.byteLength) };
     });
     const options = { executionProviders: [this.provider], externalData, graphOptimizationLevel: "all", logSeverityLevel: 3 };
-    return this.ort.InferenceSession.create(graph, options);
+    return this.#inTurn(() => this.ort.InferenceSession.create(graph, options));
+  }
+
+  /** @param {() => Promise<any>} action */
+  #inTurn(action) {
+    const result = this.#last.then(action);
+    this.#last = result.catch(() => {});
+    return result;
   }
 }
 
@@ -129,9 +139,11 @@ const NOISE_CHANNELS = 4;
 
 /** @typedef {Record<string, [string, Float32Array | Int32Array, number[]]>} Inputs */
 
+/** Whether there is a GPU; one that the processor imitates is ten times slower than WebAssembly. */
 async function hasWebGpu() {
   const gpu = /** @type {any} */ (globalThis.navigator)?.gpu;
-  return Boolean(await gpu?.requestAdapter().catch(() => null));
+  const adapter = await gpu?.requestAdapter().catch(() => null);
+  return Boolean(adapter) && !(adapter.info?.isFallbackAdapter ?? adapter.isFallbackAdapter);
 }
 
 /**
