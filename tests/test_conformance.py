@@ -15,7 +15,9 @@ from conformance import check, make
 from conformance.package_decoder import coding_of, stream_answer
 from golden.make import resealed
 
-from sodec.errors import SodecError
+from sodec.errors import MissingPackageError, SodecError
+from sodec.pages import viewer
+from sodec.weights import find
 
 ROOT = Path(__file__).parents[1]
 VIEWER = ROOT / "viewer"
@@ -42,6 +44,19 @@ def faults(command, only):
 @needs_node
 def test_the_decoder_in_javascript_conforms():
     assert faults([NODE, str(VIEWER / "node/cli.js")], ["symbols", "payload"]) == {}
+
+
+@needs_node
+def test_the_networks_of_the_page_conform(tmp_path, request):
+    try:
+        runtime = viewer.kept_runtime(request.config.cache.mkdir("npm"))
+    except MissingPackageError as error:
+        pytest.skip(str(error))
+    viewer.assemble(tmp_path, find("lite"), runtime=runtime)
+    found = faults([NODE, str(VIEWER / "node/cli.js"), "--site", str(tmp_path)], ["y_hat", "picture"])
+    if not viewer.has_full(find("lite")):
+        assert "full" in found.pop("full picture of golden/lite/eb1e22.sodec")
+    assert found == {}
 
 
 def test_the_package_conforms():

@@ -1,6 +1,7 @@
 /** The networks, run by ONNX Runtime: symbols to y_hat, and y_hat to pictures. docs/onnx.md says what graphs take. */
 
 import { codingFromSafetensors, readSafetensors } from "../format/coding.js";
+import { SodecError } from "../format/errors.js";
 import { forgetOthers, load, readManifest } from "./store.js";
 
 const MOST_THREADS = 8;
@@ -118,6 +119,7 @@ export class Networks {
 
   /** @param {string} name */
   async #create(name) {
+    if (!this.has(name)) throw new SodecError(`these weights have no graph of the ${name} picture`);
     const graph = new Uint8Array(await load(this.base, this.manifest.graphs[name]));
     const tensors = await this.tensors;
     const externalData = Array.from(tensors, ([path, { data }]) => {
