@@ -83,6 +83,8 @@ style.replaceSync(`
   .problem, .wait { font: 0.9rem/1.4 system-ui, sans-serif; padding: 0.6em 0.8em; margin: 0; overflow-wrap: anywhere; }
   .problem { border-left: 0.25em solid #c0392b; background: rgb(192 57 43 / 10%); }
   .problem:empty, .wait:empty { display: none; }
+  progress { width: min(20rem, 100%); }
+  progress[hidden], button[hidden] { display: none; }
   .controls { display: flex; flex-wrap: wrap; gap: 0.4rem; padding: 0.4rem 0; }
   .controls[hidden] { display: none; }
   button { font: 0.9rem/1.3 system-ui, sans-serif; padding: 0.4em 0.8em; cursor: pointer; }
@@ -99,6 +101,7 @@ export class SodecImage extends HTMLElement {
   #canvases = { fidelity: element("canvas", { hidden: true }), full: element("canvas", { hidden: true }) };
   #empty = element("span", { className: "empty" });
   #wait = element("p", { className: "wait" });
+  #progress = element("progress", { hidden: true, ariaLabel: "Decoding" });
   #problem = element("p", { className: "problem" });
   #controls = element("div", { className: "controls", hidden: true });
   #toggle = element("button", { type: "button", disabled: true });
@@ -121,7 +124,7 @@ export class SodecImage extends HTMLElement {
     this.#toggle.addEventListener("click", () => this.#show(this.#shown === "full" ? "fidelity" : "full"));
     this.#save.addEventListener("click", () => this.save());
     this.#controls.append(this.#toggle, this.#save);
-    this.#root.append(this.#empty, this.#canvases.fidelity, this.#canvases.full, this.#problem, this.#wait, this.#controls);
+    this.#root.append(this.#empty, this.#canvases.fidelity, this.#canvases.full, this.#problem, this.#wait, this.#progress, this.#controls);
   }
 
   connectedCallback() {
@@ -192,6 +195,7 @@ export class SodecImage extends HTMLElement {
     this.#downloaded = 0;
     this.#problem.textContent = this.#wait.textContent = "";
     this.#empty.hidden = false;
+    this.#progress.hidden = true;
     this.#toggle.disabled = this.#save.disabled = true;
     for (const mode of MODES) Object.assign(this.#canvases[mode], { hidden: true, width: 0, height: 0 });
     this.#describe();
@@ -233,7 +237,7 @@ export class SodecImage extends HTMLElement {
   #receive(message) {
     const { type, mode } = message;
     if (type === "header") {
-      for (const one of MODES) Object.assign(this.#canvases[one], { width: message.width, height: message.height });
+      Object.assign(this.#canvases.fidelity, { width: message.width, height: message.height });
       this.#empty.hidden = true;
       this.#canvases.fidelity.hidden = false;
       this.#wait.textContent = "Decoding …";
@@ -242,10 +246,15 @@ export class SodecImage extends HTMLElement {
       this.#downloaded += message.bytes;
       this.#wait.textContent = `Loading the decoder, once: ${(this.#downloaded / 1e6).toFixed(1)} MB …`;
     } else if (type === "band") {
-      const context = this.#canvases[/** @type {"fidelity" | "full"} */ (mode)].getContext("2d");
-      const width = this.#canvases.fidelity.width;
+      const { width, height } = this.#canvases.fidelity;
+      const canvas = this.#canvases[/** @type {"fidelity" | "full"} */ (mode)];
+      if (canvas.width !== width) Object.assign(canvas, { width, height }); // not before, for the memory's sake
+      const context = canvas.getContext("2d");
       if (!context) return this.#fail({ message: "the browser can't show so many pixels" });
       context.putImageData(new ImageData(message.pixels, width, message.height), 0, message.top);
+    } else if (type === "progress") {
+      this.#progress.hidden = message.share === 1;
+      this.#progress.value = message.share;
     } else if (type === "picture") {
       this.#show(mode);
       this.#toggle.disabled = mode !== "full";
@@ -267,7 +276,7 @@ export class SodecImage extends HTMLElement {
   /** @param {{message: string, kind?: string}} detail */
   #fail(detail) {
     this.#wait.textContent = "";
-    this.#empty.hidden = true;
+    this.#empty.hidden = this.#progress.hidden = true;
     if (!this.#shown) for (const mode of MODES) this.#canvases[mode].hidden = true;
     const { message } = detail;
     this.#problem.textContent = `${message[0].toUpperCase()}${message.slice(1)}.`;
@@ -287,6 +296,7 @@ export class SodecImage extends HTMLElement {
       }
     }
     this.#controls.hidden = !this.hasAttribute("controls") || !this.#shown;
+    this.#toggle.hidden = !this.#canvases.full.width;
     this.#toggle.textContent = this.#shown === "full" ? "Show the fidelity picture" : "Show the full picture";
   }
 

@@ -2,8 +2,8 @@
  * Decodes in a thread of its own. Fidelity pictures of all files that wait come before full pictures.
  *
  * It is sent {id, bytes, maxPixels} to decode, {id, stop} to stop, {} to load the networks ahead of the first file. It
- * sends {id, type, ...}: "header", "band", "picture" when one is complete, "error"; and "download" without an id. Its base
- * is the address of this module.
+ * sends {id, type, ...}: "header", "progress", "band", "picture" when one is complete, "error"; and "download" without an id.
+ * Its base is the address of this module.
  */
 
 import { read } from "./format/container.js";
@@ -85,7 +85,8 @@ async function decode(job, mode) {
   const picture = await job.picture;
   const { manifest, provider } = picture.networks;
   if (!picture.networks.has(mode)) return;
-  for await (const { top, height, pixels } of picture.bands(mode)) {
+  const progress = (/** @type {number} */ share) => post({ id, type: "progress", mode, share });
+  for await (const { top, height, pixels } of picture.bands(mode, progress)) {
     if (stopped.has(id)) return;
     post({ id, type: "band", mode, top, height, pixels }, [pixels.buffer]);
   }

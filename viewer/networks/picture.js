@@ -49,17 +49,23 @@ export class Picture {
 
   /**
    * @param {"fidelity" | "full"} mode
+   * @param {(share: number) => void} progress is called with what is done of 1, after each window
    * @returns {AsyncGenerator<Band>}
    */
-  async *bands(mode) {
+  async *bands(mode, progress = () => {}) {
     const { width, height, grey } = this.stream;
     const rows = windowRows(width, height);
+    const count = rows.length * rows[0].length;
+    let done = 0;
     let carried = new Float32Array(0); // what the next row of windows shows too, (row, column, colour)
     for (const [number, row] of rows.entries()) {
       const [{ top, bottom }] = row.map(({ shown }) => shown);
       const band = new Float32Array((bottom - top) * width * 3);
       band.set(carried);
-      for (const window of row) await this.#add(band, top, window, mode);
+      for (const window of row) {
+        await this.#add(band, top, window, mode);
+        progress(++done / count);
+      }
       const next = rows[number + 1]?.[0].shown.top ?? bottom;
       const pixels = rounded(band, width, next - top, grey);
       this.#addAlpha(pixels, top);
