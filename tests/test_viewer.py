@@ -10,6 +10,7 @@ import io
 import json
 import urllib.error
 import urllib.request
+import zlib
 from pathlib import Path
 
 import browser as driven
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from golden import make as golden
 from PIL import Image
+from safetensors.numpy import load
 from serving import SHARED, Server
 
 from sodec.errors import MissingPackageError, OutputError, WeightsError
@@ -48,7 +50,11 @@ def test_weights_are_those_that_the_graphs_name_and_at_most_20_mb():
     assert {one["path"] for one in listed} == files.keys() - {"weights.json"}
     assert all(len(files[one["path"]]) == one["bytes"] for one in listed)
     assert sum(one["bytes"] for one in listed) <= 20e6
-    assert b"analysis.enter" not in files["weights/networks.safetensors"]
+    planes = np.frombuffer(zlib.decompress(files["weights/networks.packed"]), np.uint8)
+    tensors = load(planes.reshape(2, -1).T.tobytes())
+    assert "fidelity.decoder.enter.weight" in tensors
+    assert not [name for name in tensors if name.startswith("analysis.")]
+    assert all(np.array_equal(tensors[name], find("lite").tensors()[name]) for name in list(tensors)[:5])
 
 
 def test_without_npm_the_error_says_what_to_do(monkeypatch, tmp_path):

@@ -2,7 +2,7 @@
 
 import { codingFromSafetensors, readSafetensors } from "../format/coding.js";
 import { SodecError } from "../format/errors.js";
-import { forgetOthers, load, readManifest } from "./store.js";
+import { forgetOthers, load, readManifest, unpacked } from "./store.js";
 
 const MOST_THREADS = 8;
 
@@ -36,7 +36,7 @@ export class Networks {
     this.ort = ort;
     this.provider = provider;
     this.coding = load(base, manifest.coding, arrived).then(codingFromSafetensors);
-    this.tensors = load(base, manifest.tensors, arrived).then(readSafetensors);
+    this.tensors = load(base, manifest.tensors, arrived).then(unpacked).then(readSafetensors);
     for (const one of [this.coding, this.tensors]) one.catch(() => {}); // whoever needs it is told
   }
 

@@ -19,7 +19,7 @@ const CACHE = "sodec-weights";
  * @property {string} version of the weights
  * @property {string} fingerprint of the coding, as streams name it
  * @property {StoredFile} coding
- * @property {StoredFile} tensors of the networks, 16-bit floats
+ * @property {StoredFile} tensors of the networks, 16-bit floats, packed
  * @property {Record<string, StoredFile>} graphs by name; without weights
  */
 
@@ -46,6 +46,23 @@ export async function load(base, { path, sha256 }, arrived = () => {}) {
   // A full disk, or a browser that keeps nothing, is no reason not to show the picture.
   await cache?.put(url, new Response(bytes)).catch(() => {});
   return bytes;
+}
+
+/**
+ * A file of 16-bit numbers that `sodec viewer` packed: a zlib stream of all low bytes, then of all high bytes.
+ *
+ * @param {ArrayBuffer} bytes
+ */
+export async function unpacked(bytes) {
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const planes = new Uint8Array(await new Response(stream).arrayBuffer());
+  const half = planes.length / 2;
+  const whole = new Uint8Array(planes.length);
+  for (let i = 0; i < half; i++) {
+    whole[2 * i] = planes[i];
+    whole[2 * i + 1] = planes[half + i];
+  }
+  return whole.buffer;
 }
 
 /** Drops the cached files that the manifest does not name: those of earlier weights. @param {URL} base @param {Manifest} manifest */
