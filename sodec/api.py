@@ -10,7 +10,7 @@ from . import memory
 from .errors import UnknownModelError
 from .files import StreamLike, read_stream
 from .pipeline.tiles import CELL
-from .stream import container, info, salvage, symbols
+from .stream import container, info, symbols
 from .stream.header import MAX_PIXELS, MAX_SIDE, MAX_TILE
 from .stream.info import Info
 from .weights import Bundle, bundled_fingerprints, bundled_models, find_by_fingerprint, resolve
@@ -97,10 +97,17 @@ def decompress(
     """
     if isinstance(data, (list, tuple)):
         return [decompress(stream, output=output, weights=weights, device=device, **options) for stream in data]
-    data = read_stream(data)
-    damaged = options.get("on_error") == "conceal"
-    bundle = _bundle_of(data, damaged=damaged) if weights is None else resolve("", weights)
-    return kept_codec(bundle, device).decompress(data, output=output, **options)
+    if weights is not None:
+        return kept_codec(resolve("", weights), device).decompress(data, output=output, **options)
+    # A coding that is not installed is named whatever the size is; the codec refuses what is too large. Only salvage
+    # unpacks alpha here.
+    limits = {"max_pixels": MAX_SIDE**2, "max_tile": MAX_SIDE}
+    if salvage := options.get("on_error") == "conceal":
+        limits = {name: options[name] for name in limits if name in options}
+    with memory.errors_named():
+        known = tuple(bundled_fingerprints())
+        stream: Any = container.read(read_stream(data), **limits, salvage=salvage, known=known, alpha=False)
+    return kept_codec(_bundle_of(stream.fingerprint), device).decompress(stream, output=output, **options)
 
 
 @memory.errors_named()
@@ -122,16 +129,16 @@ def inspect(data: StreamLike, *, max_pixels: int = MAX_PIXELS, max_tile: int = M
     CorruptStreamError, NewerFormatError, PictureTooLargeError
         As `Codec.decompress`.
     """
-    data = read_stream(data)
-    bundle = find_by_fingerprint(container.parse(data, max_pixels, max_tile).stream.fingerprint)
+    parsed = container.parse(read_stream(data), max_pixels, max_tile)
+    bundle = find_by_fingerprint(parsed.stream.fingerprint)
     if bundle is None:
-        return info.inspect(data, max_pixels=max_pixels, max_tile=max_tile)
+        return info.described(parsed)
 
     def z_end(payload: bytes, width: int, height: int) -> int:
         return symbols.z_end(bundle.coding, payload, -(-height // CELL), -(-width // CELL))
 
     model = bundle.name, bundle.version
-    return info.inspect(data, model=model, z_end=z_end, max_pixels=max_pixels, max_tile=max_tile)
+    return info.described(parsed, model=model, z_end=z_end)
 
 
 @functools.lru_cache(maxsize=2)
@@ -143,15 +150,8 @@ def kept_codec(bundle: Bundle, device: str) -> Codec:
     return Codec(weights=bundle, device=device)
 
 
-def _bundle_of(data: bytes, *, damaged: bool) -> Bundle:
-    """The bundled weights that a stream needs, if need be a damaged one. `UnknownModelError` where there are none."""
-    if damaged:
-        fingerprint = salvage.fingerprint(data, tuple(bundled_fingerprints()))
-    else:
-        # The whole stream is checked: damage to the header must not read as other weights or a newer format. Limits
-        # don't matter, as nothing is decoded.
-        stream = container.parse(data, max_pixels=MAX_SIDE**2, max_tile=MAX_SIDE).stream
-        fingerprint = stream.fingerprint
+def _bundle_of(fingerprint: bytes) -> Bundle:
+    """The bundled weights of this fingerprint. `UnknownModelError` where there are none."""
     bundle = find_by_fingerprint(fingerprint)
     if bundle is None:
         raise UnknownModelError(

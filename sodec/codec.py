@@ -30,7 +30,7 @@ from .pipeline.tiles import TILE
 from .pipeline.torch_engine import TorchEngine
 from .pipeline.view import Region, checked_view
 from .stream import container
-from .stream.header import MAX_PIXELS, MAX_TILE
+from .stream.header import MAX_PIXELS, MAX_TILE, check_limits
 from .weights import Bundle, bundled_models, resolve
 
 if TYPE_CHECKING:
@@ -313,11 +313,19 @@ class Codec:
         return self.engine.model
 
     def _read(
-        self, data: StreamLike, max_pixels: int = MAX_PIXELS, max_tile: int = MAX_TILE, *, salvage: bool = False
+        self,
+        data: StreamLike | container.Stream,
+        max_pixels: int = MAX_PIXELS,
+        max_tile: int = MAX_TILE,
+        *,
+        salvage: bool = False,
     ) -> container.Stream:
-        stream = container.read(
-            read_stream(data), max_pixels, max_tile, salvage=salvage, known=(self.bundle.fingerprint,)
-        )
+        if isinstance(data, container.Stream):  # `sodec.decompress` has read it, to find the weights
+            stream = data
+            check_limits(stream, max_pixels, max_tile)
+        else:
+            known = (self.bundle.fingerprint,)
+            stream = container.read(read_stream(data), max_pixels, max_tile, salvage=salvage, known=known, alpha=False)
         if stream.fingerprint != self.bundle.fingerprint:
             raise UnknownModelError(
                 f"the stream needs weights {stream.fingerprint.hex()}; this codec holds "

@@ -162,7 +162,7 @@ def test_metadata_is_kept_and_itemised(data):
     )
     written = container.write(stream)
     assert equal(container.read(written), stream)
-    told = info.inspect(written)
+    told = info.described(container.parse(written))
     assert told.bytes["exif"] == 9
     assert 2 <= told.bytes["xmp"] <= len(data) + 1
     assert told.bytes["icc"] == told.bytes["other"] == 0

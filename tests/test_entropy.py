@@ -173,7 +173,8 @@ def test_inspect_tells_z_y_and_states_apart():
         decoder.read(*sections[number][0][1:])
         return decoder.position
 
-    told, untold = info.inspect(data, z_end=z_end), info.inspect(data)
+    parsed = container.parse(data)
+    told, untold = info.described(parsed, z_end=z_end), info.described(parsed)
     assert told.lanes == (4, 4)
     assert told.bytes["lane states"] == sum(entropy.payload_info(payload)[2] for payload in payloads)
     assert told.bytes["z"] > 0

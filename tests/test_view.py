@@ -4,13 +4,16 @@ pytest tests/test_view.py
 """
 
 import functools
+import tracemalloc
 
 import numpy as np
 import pytest
 from tiny import codec, photo
 
-from sodec.errors import SodecError, ViewError
-from sodec.stream import symbols
+import sodec
+from sodec.errors import CorruptStreamError, SodecError, ViewError
+from sodec.pipeline.tiles import Box
+from sodec.stream import container, sections, symbols
 
 WIDTH, HEIGHT = 2100, 1090  # 3 x 2 tiles
 
@@ -130,3 +133,87 @@ def test_progress_runs_to_one():
         assert told == sorted(told)
         assert len(told) in (3, 6)
         assert told[-1] == 1
+
+
+@functools.cache
+def one_large_tile():
+    """A stream of one tile, larger than sodec writes."""
+    rgb, engine = photo(WIDTH, HEIGHT), codec().engine
+    with engine.running():
+        payload = engine.encode(engine.analyse(rgb, Box(0, 0, WIDTH, HEIGHT)), 80)
+    return container.write(
+        container.Stream(WIDTH, HEIGHT, 80, codec().bundle.fingerprint, (payload,), tile_log2=12, alpha=rgb[..., 0])
+    )
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_of_a_large_tile_only_the_surroundings_of_a_region_are_dequantised(monkeypatch, region):
+    monkeypatch.setattr("sodec.pipeline.source.LARGE", 1 << 16)
+    expected = codec().decompress(one_large_tile(), output="numpy", max_tile=4096, region=region).astype(int)
+    monkeypatch.undo()
+    engine, cells = type(codec().engine), []
+    dequantise = engine.dequantise
+
+    def noting(self, z, y, *arguments, **options):
+        cells.append(y.shape[-2:])
+        return dequantise(self, z, y, *arguments, **options)
+
+    monkeypatch.setattr(engine, "dequantise", noting)
+    part = codec().decompress(one_large_tile(), output="numpy", max_tile=4096, region=region)
+    assert np.abs(part - expected).max() <= 1
+    most = (1024 + 2 * 64) // 16 + 2 * 16 + 3  # of a window, what its values depend on, and the grid of z
+    assert max(max(size) for size in cells) <= most
+
+
+def test_the_neighbours_of_a_lost_large_tile_are_read_whole():
+    data = bytearray(one_large_tile())
+    data[-20] ^= 1
+    with pytest.raises(SodecError):
+        codec().decompress(bytes(data), max_tile=4096)
+    with pytest.raises(SodecError, match="every tile"):
+        codec().decompress(bytes(data), max_tile=4096, on_error="conceal")
+    whole_stream = codec().decompress(one_large_tile(), output="numpy", max_tile=4096, on_error="conceal")
+    assert whole_stream.shape == (HEIGHT, WIDTH, 4)
+
+
+@pytest.mark.parametrize("rows", [slice(0, 1), slice(7, 30), slice(99, 100), slice(0, 100)])
+@pytest.mark.parametrize("band", [1, 64, 130 * 8, 1 << 20])
+@pytest.mark.parametrize("fed", [1, 17, 1 << 16])
+def test_alpha_of_a_part_is_inflated_to_its_last_row(monkeypatch, rows, band, fed):
+    alpha = np.random.default_rng(0).integers(0, 9, (100, 130)).astype(np.uint8)
+    body = sections.pack_alpha(alpha)
+    monkeypatch.setattr(sections, "ALPHA_BAND", band)
+    monkeypatch.setattr(sections, "INFLATED_AT_ONCE", fed)
+    part = sections.unpack_alpha(body, 130, 100, (rows, slice(5, 120)))
+    assert np.array_equal(part, alpha[rows, 5:120])
+    cut = body[: len(body) // 2]  # holds about half of the rows
+    if rows.stop <= 30:
+        assert np.array_equal(sections.unpack_alpha(cut, 130, 100, (rows, slice(5, 120))), part)
+    else:
+        with pytest.raises(CorruptStreamError):
+            sections.unpack_alpha(cut, 130, 100, (rows, slice(5, 120)))
+    if rows.stop == 100:
+        for damaged in (body + b"x", body[:-1], sections.pack_alpha(np.vstack([alpha, alpha]))):
+            with pytest.raises(CorruptStreamError, match="alpha section"):
+                sections.unpack_alpha(damaged, 130, 100, (rows, slice(None)))
+
+
+def test_alpha_of_a_region_takes_the_memory_of_the_region():
+    alpha = np.broadcast_to(np.arange(8192).astype(np.uint8), (8192, 8192))
+    body = sections.pack_alpha(alpha)
+    tracemalloc.start()
+    part = sections.unpack_alpha(body, 8192, 8192, (slice(8000, 8010), slice(100, 110)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.array_equal(part, alpha[8000:8010, 100:110])
+    assert peak < 8e6, "of 67 MB"
+
+
+def test_a_stream_is_parsed_once(monkeypatch):
+    data, calls = sodec.compress(photo(20, 20)), []
+    parse = container.parse
+    monkeypatch.setattr(container, "parse", lambda *arguments: calls.append(1) or parse(*arguments))
+    for read in (sodec.decompress, sodec.inspect):
+        calls.clear()
+        read(data)
+        assert len(calls) == 1

@@ -57,9 +57,10 @@ def decode(
                 if progress:
                     progress(done / count)
         rgb = engine.finished(canvas)
-    alpha = None
-    if stream.alpha is not None:
-        alpha = _shrunk_alpha(stream.alpha, wanted, view.shrink)
+    shown = wanted.common(Box(0, 0, stream.width, stream.height))
+    alpha = stream.alpha_part(*shown.within(Box(0, 0, stream.width, stream.height)))
+    if alpha is not None:
+        alpha = _shrunk_alpha(alpha, wanted, view.shrink)
     boxes = [source.boxes[number] for number in sorted(source.lost)]
     lost = tuple((box.left, box.top, box.width, box.height) for box in boxes)
     return Decoded(Picture(rgb, alpha, stream.grey, stream.metadata), lost)
@@ -148,9 +149,8 @@ def _divided(part: slice, by: int) -> slice:
     return slice(part.start // by, part.stop // by)
 
 
-def _shrunk_alpha(alpha: np.ndarray, wanted: Box, shrink: int) -> np.ndarray:
-    """Alpha of the pixels `wanted`; a preview's is the mean of the pixels that are there."""
-    part = alpha[wanted.top : wanted.bottom, wanted.left : wanted.right]
+def _shrunk_alpha(part: np.ndarray, wanted: Box, shrink: int) -> np.ndarray:
+    """Alpha of the pixels `wanted`, of which `part` is there; a preview's is the mean of those."""
     if shrink == 1:
         return np.ascontiguousarray(part)
     missing = (wanted.height - part.shape[0], wanted.width - part.shape[1])

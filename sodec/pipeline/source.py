@@ -18,6 +18,9 @@ from .tiles import Box
 Symbols = tuple[np.ndarray, np.ndarray]
 T = TypeVar("T")
 
+# Tiles beyond this many pixels a side, which sodec writes none of, are not dequantised whole. Around what a window
+# needs of one this many cells go in too, which is further than any value of y depends on: 9 cells in lite.
+LARGE, REACH = 1024, 16
 # What is next to a tile: steps down and right in the grid, and the row or column of the neighbour that touches it.
 SIDES = {"top": (-1, 0), "bottom": (1, 0), "left": (0, -1), "right": (0, 1)}
 
@@ -32,6 +35,7 @@ class TileSource:
         self.engine, self.stream, self.content, self.conceal = engine, stream, content, conceal
         self.boxes = list(tiles.grid(stream.width, stream.height, 1 << stream.tile_log2))
         self.ready: dict[int, Features] = {}
+        self.packed: dict[int, Symbols] = {}  # of large tiles, dequantised window by window
         self.lost: set[int] = set()
         self._begun: dict[int, Future[Symbols | None]] = {}
         self._pool: ThreadPoolExecutor | None = None
@@ -45,7 +49,7 @@ class TileSource:
 
     def begin(self, windows: Iterable[Box]) -> None:
         """Reads the symbols of the tiles that `windows` touch in threads: the native coder leaves the GIL to others."""
-        missing = [number for number in self._needed(windows) if number not in self.ready and number not in self.lost]
+        missing = [number for number in self._needed(windows) if not self._is_read(number)]
         if self._pool is None and len(missing) > 1:
             self._pool = ThreadPoolExecutor()
         if self._pool is not None:
@@ -60,7 +64,7 @@ class TileSource:
         needed = self._needed(windows)
         self._read(needed)
         for number in needed:
-            if number not in self.ready:
+            if number in self.lost and number not in self.ready:
                 self.ready[number] = self._concealed(number)
 
     def symbols(self, number: int) -> Symbols:
@@ -72,7 +76,7 @@ class TileSource:
     def _read(self, numbers: Iterable[int]) -> None:
         """Makes tiles ready; `lost` takes the rest."""
         for number in numbers:
-            if number in self.ready or number in self.lost:
+            if self._is_read(number):
                 continue
             with self.engine.stage("entropy"):  # of what was begun, the time that it has to be waited for
                 begun = self._begun.pop(number, None)
@@ -80,10 +84,41 @@ class TileSource:
             if found is None:
                 self.lost.add(number)
                 continue
+            if self._is_large(number):
+                self.packed[number] = found
+                continue
             with self.engine.stage("hyper-synthesis"):
                 self.ready[number] = self.engine.dequantise(*found, self.stream.quality, content=self.content)
         if len(self.lost) == len(self.boxes):
             raise CorruptStreamError("every tile of the stream is damaged")
+
+    def _is_read(self, number: int) -> bool:
+        return number in self.ready or number in self.packed or number in self.lost
+
+    def _is_large(self, number: int) -> bool:
+        # What stands in for a lost tile is made of all of its neighbours.
+        return not self.conceal and max(self.boxes[number].width, self.boxes[number].height) > LARGE
+
+    def _features(self, number: int, cells: Box) -> Features:
+        """The features of some cells of a tile that is loaded."""
+        tile = self.boxes[number].cells()
+        if number in self.ready:
+            rows, columns = cells.within(tile)
+            return tuple(array[..., rows, columns] for array in self.ready[number])
+        # From whole cells of z on, of which each is four cells of y wide and high.
+        reached = cells.grown(REACH, tile.right, tile.bottom).common(tile)
+        near = reached._replace(left=reached.left - (reached.left - tile.left) % 4,
+                                top=reached.top - (reached.top - tile.top) % 4)  # fmt: skip
+        rows, columns = near.within(tile)
+        z, y = self.packed[number]
+        z = z[:, rows.start // 4 : -(-rows.stop // 4), columns.start // 4 : -(-columns.stop // 4)]
+        with self.engine.stage("hyper-synthesis"):
+            features = self.engine.dequantise(
+                np.ascontiguousarray(z), np.ascontiguousarray(y[:, rows, columns]), self.stream.quality,
+                content=self.content,
+            )  # fmt: skip
+        rows, columns = cells.within(near)
+        return tuple(array[..., rows, columns] for array in features)
 
     def _symbols_or_none(self, number: int) -> Symbols | None:
         if not self.conceal:
@@ -118,22 +153,24 @@ class TileSource:
     def window(self, window: Box) -> Features:
         """The features of a window (pixels, in whole cells) whose tiles are loaded."""
         cells = window.cells()
-        parts = [(self.boxes[number].cells(), self.ready[number]) for number in self._touched(window)]
-        if len(parts) == 1 and parts[0][0] == cells:
-            return parts[0][1]
-        whole = tuple(self.engine.empty(array, cells.height, cells.width) for array in parts[0][1])
-        for tile, features in parts:
-            shared = tile.common(cells)
-            rows, columns = shared.within(cells)
-            from_rows, from_columns = shared.within(tile)
+        shared = [(number, self.boxes[number].cells().common(cells)) for number in self._touched(window)]
+        if len(shared) == 1 and self.boxes[shared[0][0]].cells() == cells:
+            return self._features(*shared[0])
+        whole: Features = ()
+        for number, part in shared:
+            features = self._features(number, part)
+            whole = whole or tuple(self.engine.empty(array, cells.height, cells.width) for array in features)
+            rows, columns = part.within(cells)
             for array, feature in zip(whole, features, strict=True):
-                array[..., rows, columns] = feature[..., from_rows, from_columns]
+                array[..., rows, columns] = feature
         return whole
 
     def forget(self, above: int) -> None:
         """Drops the tiles that end above this row of pixels."""
         for number in [n for n in self.ready if self.boxes[n].bottom <= above]:
             del self.ready[number]
+        for number in [n for n in self.packed if self.boxes[n].bottom <= above]:
+            del self.packed[number]
 
     def _needed(self, windows: Iterable[Box]) -> list[int]:
         return sorted({number for window in windows for number in self._touched(window)})

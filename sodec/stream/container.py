@@ -60,6 +60,7 @@ class Stream:
     grey: bool = False
     tile_log2: int = TILE_LOG2
     alpha: npt.NDArray[np.uint8] | None = None  # (height, width) uint8
+    packed_alpha: bytes | None = None  # its section, where `alpha` is not unpacked
     metadata: Mapping[str, bytes] = field(default_factory=dict)  # "exif", "icc", "xmp"
     damaged: tuple[str, ...] = ()
     repairs: tuple[str, ...] = ()
@@ -75,6 +76,12 @@ class Stream:
         for top in range(0, self.height, side):
             for left in range(0, self.width, side):
                 yield min(side, self.width - left), min(side, self.height - top)
+
+    def alpha_part(self, rows: slice, columns: slice) -> npt.NDArray[np.uint8] | None:
+        """Rows and columns of alpha, for which no more than they need is unpacked; None of an opaque picture."""
+        if self.packed_alpha is not None:
+            return sections.unpack_alpha(self.packed_alpha, self.width, self.height, (rows, columns))
+        return None if self.alpha is None else self.alpha[rows, columns]
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,7 @@ class Parsed:
     stream: Stream  # without sections
     sections: tuple[Section, ...]
     header_bytes: int
+    total_bytes: int
 
 
 def write(stream: Stream) -> bytes:
@@ -138,6 +146,7 @@ def read(
     *,
     salvage: bool = False,
     known: Collection[bytes] = (),
+    alpha: bool = True,
 ) -> Stream:
     """The stream in `data`, every rule of the format checked; nothing is allocated for a size not yet checked.
 
@@ -147,6 +156,8 @@ def read(
         Pictures of more pixels, and tiles of more pixels a side, are refused.
     salvage, known
         What is whole of a damaged stream is read, as `salvage.read` says.
+    alpha
+        False leaves that of a stream which is not salvaged packed.
 
     Raises
     ------
@@ -161,18 +172,24 @@ def read(
         from . import salvage as damage
 
         return damage.read(data, max_pixels, max_tile, known)
-    parsed = parse(data, max_pixels, max_tile)
-    alpha: npt.NDArray[np.uint8] | None = None
+    return unpacked(parse(data, max_pixels, max_tile), alpha=alpha)
+
+
+def unpacked(parsed: Parsed, *, alpha: bool = True) -> Stream:
+    """The stream with its sections; `alpha` as in `read`, which says what is raised."""
+    stream = parsed.stream
     metadata: dict[str, bytes] = {}
     for section in parsed.sections:
         name = sections.name_of(section.tag)
         if name == "other":
             continue
-        if name == "alpha":
-            alpha = sections.unpack_alpha(section.body, parsed.stream.width, parsed.stream.height)
-        else:
+        if name != "alpha":
             metadata[name] = sections.unpack_metadata(section.body, name)
-    return replace(parsed.stream, alpha=alpha, metadata=metadata)
+        elif alpha:
+            stream = replace(stream, alpha=sections.unpack_alpha(section.body, stream.width, stream.height))
+        else:
+            stream = replace(stream, packed_alpha=section.body)
+    return replace(stream, metadata=metadata)
 
 
 def parse(data: bytes, max_pixels: int = MAX_PIXELS, max_tile: int = MAX_TILE) -> Parsed:
@@ -202,7 +219,7 @@ def parse(data: bytes, max_pixels: int = MAX_PIXELS, max_tile: int = MAX_TILE) -
     payloads = tuple(_checked_body(cursor, *entry, f"tile {number}") for number, entry in enumerate(index))
     if cursor.position != cursor.end:
         raise CorruptStreamError(f"{cursor.end - cursor.position} bytes are left over after the last tile")
-    return Parsed(stream_of(header, payloads), bodies, header_bytes)
+    return Parsed(stream_of(header, payloads), bodies, header_bytes, len(data))
 
 
 def stream_of(header: Header, payloads: tuple[bytes, ...]) -> Stream:

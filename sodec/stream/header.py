@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .._native import crc32c
 from ..errors import CorruptStreamError, NewerFormatError, PictureTooLargeError
 from . import MAGIC, sections
+
+if TYPE_CHECKING:
+    from .container import Stream
 
 VERSION = 1
 
@@ -111,7 +114,7 @@ def tile_grid(width: int, height: int, tile_log2: int) -> tuple[int, int]:
     return -(-width >> tile_log2), -(-height >> tile_log2)
 
 
-def check_limits(header: Header, max_pixels: int = MAX_PIXELS, max_tile: int = MAX_TILE) -> None:
+def check_limits(header: Header | Stream, max_pixels: int = MAX_PIXELS, max_tile: int = MAX_TILE) -> None:
     """`PictureTooLargeError` where the header claims more pixels, or tiles of more pixels a side, than these limits."""
     width, height = header.width, header.height
     if width * height > max_pixels:

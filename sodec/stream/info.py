@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from ..entropy import payload_info
 from . import sections
-from .container import parse
-from .header import CHECK_BYTES, MAX_PIXELS, MAX_TILE
+from .container import Parsed
+from .header import CHECK_BYTES, VERSION
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,11 @@ class Info:
         return self.bytes["total"] * 8 / (self.width * self.height)
 
 
-def inspect(
-    data: bytes,
+def described(
+    parsed: Parsed,
     *,
     model: tuple[str, str] | None = None,
     z_end: Callable[[bytes, int, int], int] | None = None,
-    max_pixels: int = MAX_PIXELS,
-    max_tile: int = MAX_TILE,
 ) -> Info:
     """What the bytes of a stream are spent on. Decodes no picture and inflates no section.
 
@@ -58,10 +56,7 @@ def inspect(
     z_end
         Called with a tile's payload, its width and its height in pixels; returns how many bytes of the payload
         are consumed once z has been read (`entropy.Decoder.position`). Without it z and y are counted as one.
-    max_pixels, max_tile
-        As for `container.read`, which says what is raised.
     """
-    parsed = parse(data, max_pixels, max_tile)
     stream = parsed.stream
     details = [payload_info(payload) for payload in stream.payloads]
     states = sum(detail[2] for detail in details)
@@ -75,9 +70,9 @@ def inspect(
     else:
         ends = sum(z_end(payload, *size) for payload, size in zip(stream.payloads, stream.tile_sizes(), strict=True))
         sizes |= {"z": ends - states, "y": symbols - (ends - states)}
-    sizes |= {"lane states": states, **by_name, "integrity": CHECK_BYTES, "total": len(data)}
+    sizes |= {"lane states": states, **by_name, "integrity": CHECK_BYTES, "total": parsed.total_bytes}
     return Info(
-        format_version=data[3] >> 4, width=stream.width, height=stream.height, quality=stream.quality,
+        format_version=VERSION, width=stream.width, height=stream.height, quality=stream.quality,
         fingerprint=stream.fingerprint.hex(), model=model and model[0], version=model and model[1],
         grey=stream.grey, alpha=by_name["alpha"] > 0, tiles=stream.tiles,
         tile_size=1 << stream.tile_log2, lanes=tuple(detail[0] for detail in details), bytes=sizes,

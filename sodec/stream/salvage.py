@@ -85,12 +85,6 @@ def read(data: bytes, max_pixels: int = MAX_PIXELS, max_tile: int = MAX_TILE, kn
     )  # fmt: skip
 
 
-def fingerprint(data: bytes, known: Collection[bytes]) -> bytes:
-    """The weights that a stream needs, damaged or not. Raises as `read`, but for its limits."""
-    data = bytes(data)
-    return (headers.peek(data) if headers.crc_matches(data) else _read_header(data, known).header).fingerprint
-
-
 def locate(data: bytes, start: int, entries: Sequence[TileEntry]) -> list[bytes]:
     """The bodies that the entries announce, one after the other from `start` on; empty where one is lost.
 

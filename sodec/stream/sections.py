@@ -16,6 +16,7 @@ METADATA_NAMES = {tag: name for name, tag in METADATA.items()}
 MAX_METADATA = 1 << 24  # bytes of one, unpacked
 
 PLAIN, DEFLATED = 0, 1  # methods
+ALPHA_BAND, INFLATED_AT_ONCE = 1 << 20, 1 << 16  # values of alpha, and bytes of its section, that are unpacked at once
 
 
 def name_of(tag: int) -> str:
@@ -47,22 +48,81 @@ def pack_alpha(alpha: npt.NDArray[np.uint8]) -> bytes:
     return bytes([DEFLATED]) + zlib.compress(rows, 9)
 
 
-def unpack_alpha(body: bytes, width: int, height: int) -> npt.NDArray[np.uint8]:
-    """(height, width) uint8; `CorruptStreamError` where the body is not that of such a picture."""
+def unpack_alpha(
+    body: bytes, width: int, height: int, part: tuple[slice, slice] = (slice(None), slice(None))
+) -> npt.NDArray[np.uint8]:
+    """Rows and columns `part` of the alpha of a picture of `width` x `height` pixels, uint8.
+
+    Inflates no further than to the last of these rows, a few at a time.
+
+    Raises `CorruptStreamError` where the body is not that of such a picture, as far as it is read.
+    """
+    first, last, _ = part[0].indices(height)
+    columns = range(width)[part[1]]
     if body[0] == PLAIN:
         if len(body) != 2:
             raise CorruptStreamError(f"a constant alpha section has 2 bytes, not {len(body)}")
-        return np.full((height, width), body[1], dtype=np.uint8)
+        return np.full((last - first, len(columns)), body[1], dtype=np.uint8)
     if body[0] != DEFLATED:
         raise CorruptStreamError(f"alpha method {body[0]} does not exist")
-    inflater = zlib.decompressobj()
-    try:
-        raw = inflater.decompress(body[1:], width * height + 1)
-    except zlib.error as error:
-        raise CorruptStreamError(f"the alpha section can't be inflated: {error}") from None
-    if len(raw) != width * height or not inflater.eof or inflater.unused_data:
+    source = _Inflated(body)
+    alpha = np.empty((last - first, len(columns)), np.uint8)
+    above = np.zeros(width, np.uint8)
+    rows = max(1, ALPHA_BAND // width)
+    for top in range(0, last, rows):
+        bottom = min(top + rows, last)
+        raw = source.take((bottom - top) * width)
+        if len(raw) < (bottom - top) * width:
+            raise CorruptStreamError(f"the alpha section does not hold {width}x{height} values")
+        band = np.frombuffer(raw, np.uint8).reshape(-1, width)
+        if bottom > first:
+            values = np.cumsum(band, axis=0, dtype=np.uint8)
+            values += above
+            begin = max(first, top)
+            alpha[begin - first : bottom - first] = values[begin - top :, part[1]]
+            above = values[-1]
+        else:
+            above = above + band.sum(axis=0, dtype=np.uint8)
+    if last == height and not source.ended():
         raise CorruptStreamError(f"the alpha section does not hold {width}x{height} values")
-    return np.cumsum(np.frombuffer(raw, dtype=np.uint8).reshape(height, width), axis=0, dtype=np.uint8)
+    return alpha
+
+
+class _Inflated:
+    """The data of a deflated section, piece by piece."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body, self.place, self.inflater = body, 1, zlib.decompressobj()
+
+    def take(self, count: int) -> bytes:
+        """The next bytes; fewer where the data end. `CorruptStreamError` where they can't be inflated."""
+        pieces, missing = [], count
+        while missing and not self.inflater.eof:
+            piece = self._inflate(missing)
+            if piece is None:
+                break
+            pieces.append(piece)
+            missing -= len(piece)
+        return b"".join(pieces)
+
+    def ended(self) -> bool:
+        """Whether the data end here, and the section with them."""
+        while not self.inflater.eof and (piece := self._inflate(1)) is not None:
+            if piece:
+                return False
+        return self.inflater.eof and not self.inflater.unused_data and self.place >= len(self.body)
+
+    def _inflate(self, most: int) -> bytes | None:
+        """At most so many bytes, perhaps none; None where the section has no more."""
+        waiting = self.inflater.unconsumed_tail
+        if not waiting:
+            waiting = self.body[self.place : self.place + INFLATED_AT_ONCE]
+            self.place += len(waiting)
+        try:
+            piece = self.inflater.decompress(waiting, most)
+        except zlib.error as error:
+            raise CorruptStreamError(f"the alpha section can't be inflated: {error}") from None
+        return piece if piece or waiting else None
 
 
 def unpack_metadata(body: bytes, name: str) -> bytes:
