@@ -3,7 +3,7 @@
  * sodec/models/noise.py.
  */
 
-const DEVIATION = Math.sqrt((8 * (256 ** 2 - 1)) / 12); // of the sum of eight bytes
+const DEVIATION = Math.fround(Math.sqrt((8 * (256 ** 2 - 1)) / 12)); // of the sum of eight bytes, as 32-bit floats have it
 const MEAN = 1020;
 
 /**

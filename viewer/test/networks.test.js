@@ -1,0 +1,71 @@
+/** What surrounds the networks: noise against exact integers, and windows whose ramps add up to one. */
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { deflateSync } from "node:zlib";
+
+import { placeNoise } from "../networks/noise.js";
+import { unpacked } from "../networks/store.js";
+import { padded, ramp, windowRows } from "../networks/tiles.js";
+
+const MASK = 2n ** 32n - 1n;
+
+/** FORMAT.md's `mix`. @param {bigint} x */
+function mix(x) {
+  x = (x ^ (x >> 16n)) & MASK;
+  x = (x * 0x7feb352dn) & MASK;
+  x ^= x >> 15n;
+  x = (x * 0x846ca68bn) & MASK;
+  return x ^ (x >> 16n);
+}
+
+/** @param {bigint} x */
+const bytes = (x) => [0n, 8n, 16n, 24n].reduce((sum, place) => sum + ((x >> place) & 255n), 0n);
+
+test("noise is a function of the place, in exact integers", () => {
+  const [channels, rows, columns, top, left] = [4, 3, 5, 16380, 7];
+  const found = placeNoise(channels, rows, columns, top, left);
+  let place = 0;
+  for (let c = 0; c < channels; c++) {
+    for (let r = top; r < top + rows; r++) {
+      for (let s = left; s < left + columns; s++) {
+        const a = mix((mix((mix(BigInt(c)) + BigInt(r)) & MASK) + BigInt(s)) & MASK);
+        const value = Number(bytes(a) + bytes(mix(a ^ 0x5bd1e995n)) - 1020n) / Math.sqrt(43690);
+        assert.ok(Math.abs(found[place++] - value) < 1e-6);
+      }
+    }
+  }
+  assert.deepEqual(placeNoise(4, 1, 1, top + 2, left + 3)[0], found[2 * columns + 3]);
+});
+
+test("noise has mean 0 and deviation 1", () => {
+  const values = placeNoise(4, 200, 200, 0, 0);
+  const mean = values.reduce((sum, value) => sum + value) / values.length;
+  const variance = values.reduce((sum, value) => sum + value * value) / values.length;
+  assert.ok(Math.abs(mean) < 0.01 && Math.abs(variance - 1) < 0.02, `${mean} ${variance}`);
+});
+
+for (const [width, height] of [[1, 1], [1024, 1024], [1025, 16], [2500, 1040], [3100, 2049]]) {
+  test(`the windows of ${width}x${height} pixels show each pixel with weights that add up to one`, () => {
+    const rows = windowRows(width, height);
+    const across = new Float64Array(width);
+    for (const { tile, seen, shown } of rows[0]) {
+      assert.ok(seen.left <= shown.left && seen.right >= shown.right && seen.left % 16 === 0 && seen.right % 16 === 0);
+      assert.ok(seen.right - seen.left <= 1152);
+      ramp(tile.left, tile.right, shown.left, shown.right, padded(width)).forEach((share, i) => (across[shown.left + i] += share));
+    }
+    const down = new Float64Array(height);
+    for (const [{ tile, seen, shown }] of rows) {
+      assert.ok(seen.top <= shown.top && seen.bottom >= shown.bottom && seen.bottom - seen.top <= 1152);
+      ramp(tile.top, tile.bottom, shown.top, shown.bottom, padded(height)).forEach((share, i) => (down[shown.top + i] += share));
+    }
+    for (const total of [...across, ...down]) assert.ok(Math.abs(total - 1) < 1e-6, String(total));
+  });
+}
+
+test("packed weights are unpacked to the same bytes", async () => {
+  const data = Uint8Array.from({ length: 1000 }, (_, i) => (i * 37) % 256);
+  const planes = Uint8Array.from([...data.filter((_, i) => i % 2 === 0), ...data.filter((_, i) => i % 2 === 1)]);
+  const whole = await unpacked(Uint8Array.from(deflateSync(planes)).buffer);
+  assert.deepEqual(new Uint8Array(whole), data);
+});
