@@ -1,37 +1,46 @@
-"""The page that decodes streams in a browser, and <sodec-img>, in a real one: pixels, errors, and what it reaches.
+"""The page that decodes streams in a browser: its command, pixels, errors, and what it reaches.
 
 pytest tests/test_viewer.py -s     prints the seconds to the first and to the full picture
-
-The page is assembled as `sodec viewer` does it. ONNX Runtime's files come from npm once and stay in pytest's cache.
 """
 
 import base64
-import io
 import json
 import urllib.error
 import urllib.request
 import zlib
-from pathlib import Path
 
 import browser as driven
 import numpy as np
 import pytest
-from golden import make as golden
 from PIL import Image
 from safetensors.numpy import load
 from serving import SHARED, Server
+from viewing import (
+    LEVELS,
+    LISTEN,
+    TESTS,
+    WAIT_S,
+    answers,
+    chromium,
+    codec,
+    drop,
+    expected_pixels,
+    fresh,
+    inner,
+    modes,
+    open_page,
+    pixels_of,
+    runtime,
+    site,
+    wait,
+)  # fmt: skip
 
 from sodec.errors import MissingPackageError, OutputError, WeightsError
-from sodec.files import PHOTO
 from sodec.pages import viewer
-from sodec.stream import container
 from sodec.weights import find
 
-TESTS = Path(__file__).parent
-LEVELS = 2  # of 255 that a pixel may differ from Python's in float32
+__all__ = ["chromium", "codec", "fresh", "runtime", "site"]  # fixtures
 ISOLATED = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
-PHONE = 360
-WAIT_S = 120
 
 
 # -- the command
@@ -83,147 +92,6 @@ def test_weights_without_graphs_are_refused():
 
 
 # -- in a browser
-
-
-@pytest.fixture(scope="module")
-def runtime(request):
-    """ONNX Runtime's files, as an unpacked package."""
-    try:
-        return viewer.kept_runtime(request.config.cache.mkdir("npm"))
-    except MissingPackageError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture(scope="module")
-def codec():
-    """The codec whose pixels the page must have."""
-    pytest.importorskip("torch")
-    from sodec.codec import Codec
-
-    return Codec("lite", device="cpu", dtype="float32")
-
-
-def photo(width, height):
-    with Image.open(PHOTO) as picture:
-        return picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory, runtime, codec):
-    """The page, with streams beside it, served."""
-    if driven.missing():
-        pytest.skip(driven.missing())
-    folder = tmp_path_factory.mktemp("site")
-    viewer.assemble(folder, find("lite"), runtime=runtime)
-    pictures = folder / "pictures"
-    pictures.mkdir()
-    ramp = Image.linear_gradient("L").resize((300, 200))
-    for name, picture, quality in (
-        ("photo", photo(768, 512), 25),
-        ("grey", photo(300, 200).convert("L"), 40.5),
-        ("alpha", Image.merge("RGBA", (*photo(300, 200).split(), ramp)), 60),
-        ("tiles", photo(1100, 1050), 70),
-        ("pixel", photo(1, 1), 100),
-    ):
-        (pictures / f"{name}.sodec").write_bytes(codec.compress(picture, quality))
-    good = (pictures / "photo.sodec").read_bytes()
-    field = {"width": 10000, "height": 10000, "quality": 50, "fingerprint": find("lite").fingerprint}
-    for name, data in (
-        ("damaged", good[:40] + bytes([good[40] ^ 1]) + good[41:]),
-        ("short", good[:-9]),
-        ("empty", b""),
-        ("text", b"not a picture"),
-        ("png", PHOTO.read_bytes()[:3000]),
-        ("unknown", container.write(container.Stream(16, 16, 50, b"\1\2\3", (b"\0\0",)))),
-        ("large", container.write(container.Stream(**field, payloads=(b"\0",) * 100))),
-        ("newer", golden.resealed(good[:3] + b"\x18" + good[4:])),
-    ):
-        (pictures / f"{name}.sodec").write_bytes(data)
-    with Server(folder) as one:
-        yield one
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    if driven.missing():
-        pytest.skip(driven.missing())
-    with driven.chromium() as browser:
-        browser.set_script_timeout(WAIT_S)
-        yield browser
-
-
-@pytest.fixture(autouse=True)
-def fresh(request):
-    """Each test begins with the servers' usual headers and the same window."""
-    if "site" in request.fixturenames:
-        server, browser = request.getfixturevalue("site"), request.getfixturevalue("chromium")
-        server.headers = SHARED
-        driven.size(browser, 1000)
-        browser.get("about:blank")
-        server.asked.clear()
-
-
-def wait(browser, condition, seconds=WAIT_S):
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    return WebDriverWait(browser, seconds, poll_frequency=0.05).until(lambda _: condition())
-
-
-def inner(browser, selector, name="textContent", element="sodec-img"):
-    """A property of an element in the shadow of <sodec-img>."""
-    script = "return document.querySelector(arguments[2])?.shadowRoot.querySelector(arguments[0])?.[arguments[1]]"
-    return browser.execute_script(script, selector, name, element)
-
-
-def modes():
-    """The pictures that the bundled graphs make, in order."""
-    return [
-        name
-        for name in ("fidelity", "full")
-        if name in json.loads(viewer.weights_files(find("lite"))["weights.json"])["graphs"]
-    ]
-
-
-LISTEN = """
-window.messages = [];
-for (const name of ["sodec-header", "sodec-picture", "sodec-error"]) {
-  document.addEventListener(name, ({detail, target}) => {
-    const shown = target.shadowRoot.querySelector("canvas:not([hidden])");
-    const pixels = name === "sodec-picture" ? shown.toDataURL("image/png") : null;
-    window.messages.push({...detail, name, pixels});
-  }, true);
-}
-"""
-
-
-def open_page(browser, site, name, path="index.html"):
-    """Opens the page with a stream, and listens to what <sodec-img> announces."""
-    script = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": LISTEN})
-    browser.get(f"{site.address}{path}?src=pictures/{name}.sodec")
-    browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
-
-
-def answers(browser, name="sodec-picture", count=1, seconds=WAIT_S):
-    """Waits for so many messages of a name."""
-
-    def come():
-        found = browser.execute_script("return window.messages")
-        failed = [one for one in found if one["name"] == "sodec-error"]
-        assert name == "sodec-error" or not failed, failed
-        found = [one for one in found if one["name"] == name]
-        return found if len(found) >= count else None
-
-    return wait(browser, come, seconds)
-
-
-def pixels_of(uri, mode="RGB"):
-    data = base64.b64decode(uri.partition(",")[2])
-    return np.asarray(Image.open(io.BytesIO(data)).convert(mode), np.int16)
-
-
-def expected_pixels(site, codec, name, mode):
-    data = (site.folder / "pictures" / f"{name}.sodec").read_bytes()
-    return np.asarray(codec.decompress(data, mode=mode).convert("RGB"), np.int16)
 
 
 READ_STREAMS = """
@@ -301,7 +169,7 @@ def test_a_photo_is_within_two_levels_of_python_s_and_its_facts_are_shown(chromi
         assert fact in facts, facts
 
 
-@pytest.mark.parametrize("name", ["grey", "alpha", "pixel", "tiles"])
+@pytest.mark.parametrize("name", ["grey", "alpha", "pixel", "tiles", "wide"])
 def test_other_pictures_too(chromium, site, codec, name):
     open_page(chromium, site, name)
     for one in answers(chromium, count=len(modes())):
@@ -366,12 +234,6 @@ def test_what_is_wrong_is_said_in_a_sentence_and_the_page_goes_on(chromium, site
     drop(chromium, site, "pixel")
     answers(chromium, "sodec-header", 1 + (name == "unknown"))
     wait(chromium, lambda: inner(chromium, ".problem") == "")
-
-
-def drop(browser, site, name):
-    path = site.folder / "pictures" / f"{name}.sodec"
-    browser.execute_script("window.messages = window.messages.filter(({name}) => name !== 'sodec-error')")
-    browser.find_element("id", "file").send_keys(str(path))
 
 
 def test_a_file_can_be_dropped_and_the_picture_saved(chromium, site, codec, tmp_path):
@@ -449,90 +311,57 @@ def test_another_server_s_stream_is_refused_in_a_sentence(chromium, site, tmp_pa
         assert other.asked == []
 
 
-# -- <sodec-img>
+@pytest.mark.parametrize(
+    ("source", "sentence"), [("http://", "http:// is not an address."), ("data:,x", "another server")]
+)
+def test_addresses_that_can_t_be_opened_are_refused_in_a_sentence(chromium, site, source, sentence):
+    chromium.get(f"{site.address}index.html?src={source}")
+    wait(chromium, lambda: sentence in chromium.find_element("id", "problem").text)
 
 
-def write_gallery(site, body):
-    script = '<script type="module" src="sodec-img.js"></script>'
-    text = f"<!doctype html><html lang=en><meta charset=utf-8><title>gallery</title>{script}{body}"
-    (site.folder / "gallery.html").write_text(text, encoding="utf-8")
+def test_a_name_that_is_no_utf_8_is_an_address_too(chromium, site):
+    open_page(chromium, site, "%25E0")
+    (said,) = answers(chromium, "sodec-error")
+    assert said["message"] == f"The file {site.address}pictures/%E0.sodec can't be fetched: the server answers 404."
 
 
-def test_pictures_load_when_they_come_near_the_screen_and_first_all_fidelity_pictures(chromium, site):
-    write_gallery(
-        site,
-        '<sodec-img src="pictures/photo.sodec" alt="a budgie"></sodec-img>'
-        '<sodec-img src="pictures/grey.sodec" alt=""></sodec-img><div style="height: 5000px"></div>'
-        '<sodec-img src="pictures/tiles.sodec" alt="far down"></sodec-img>',
-    )
-    open_page(chromium, site, "", "gallery.html")
-    found = answers(chromium, count=2 * len(modes()))
-    assert [one["mode"] for one in found] == sorted([one["mode"] for one in found], key=modes().index)
-    assert "/pictures/tiles.sodec" not in site.asked
-    chromium.execute_script("scrollTo(0, 6000)")
-    answers(chromium, count=3 * len(modes()))
-    assert site.asked.count("/pictures/tiles.sodec") == 1
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda data: None, "The decoder's file /weights/networks.packed can't be fetched: the server answers 404."),
+        (lambda data: data[:-1], "The decoder's file /weights/networks.packed is damaged, or of other weights than"),
+    ],
+    ids=["missing", "cut short"],
+)
+def test_weights_that_are_not_whole_are_told(chromium, site, change, sentence):
+    """In a fresh browser: the other one has them in its cache."""
+    file = site.folder / "weights/networks.packed"
+    original = file.read_bytes()
+    file.unlink()
+    if (changed := change(original)) is not None:
+        file.write_bytes(changed)
+    try:
+        with driven.chromium() as browser:
+            open_page(browser, site, "pixel")
+            (said,) = answers(browser, "sodec-error")
+            assert said["message"].startswith(sentence)
+            file.write_bytes(original)
+            drop(browser, site, "pixel")  # and the next file finds them
+            answers(browser, count=len(modes()))
+    finally:
+        file.write_bytes(original)
 
 
-def test_alternative_text_and_keyboard(chromium, site):
-    from selenium.webdriver.common.action_chains import ActionChains
-    from selenium.webdriver.common.keys import Keys
-
-    write_gallery(
-        site,
-        '<sodec-img src="pictures/grey.sodec" alt="a grey budgie" controls></sodec-img>'
-        '<sodec-img id="second" src="pictures/pixel.sodec" alt=""></sodec-img>',
-    )
-    open_page(chromium, site, "", "gallery.html")
-    answers(chromium, count=2 * len(modes()))
-    label = "return document.querySelector(arguments[0]).shadowRoot.querySelector('canvas:not([hidden])').outerHTML"
-    assert 'role="img" aria-label="a grey budgie"' in chromium.execute_script(label, "sodec-img")
-    assert 'role="presentation"' in chromium.execute_script(label, "#second")
-    if "full" in modes():
-        assert inner(chromium, "button") == "Show the fidelity picture"
-        ActionChains(chromium).send_keys(Keys.TAB, Keys.ENTER).perform()
-        assert inner(chromium, "button") == "Show the full picture"
-    else:
-        ActionChains(chromium).send_keys(Keys.TAB).perform()
-        focused = "return document.activeElement.shadowRoot.activeElement.textContent"
-        assert chromium.execute_script(focused) == "Save PNG"
-
-
-def test_a_changed_source_is_shown_and_a_removed_element_stops(chromium, site):
-    write_gallery(site, '<sodec-img src="pictures/photo.sodec"></sodec-img>')
-    open_page(chromium, site, "", "gallery.html")
-    answers(chromium, "sodec-header")
-    chromium.execute_script("document.querySelector('sodec-img').src = 'pictures/pixel.sodec'")
-    found = answers(chromium, count=len(modes()))
-    assert inner(chromium, "canvas", "width") == 1
-    assert pixels_of(found[-1]["pixels"]).shape == (1, 1, 3)
-    chromium.execute_script(
-        "const one = document.querySelector('sodec-img'); one.src = 'pictures/photo.sodec'; one.remove()"
-    )
-    chromium.execute_script(
-        "document.body.append(Object.assign(document.createElement('sodec-img'), {src: 'pictures/grey.sodec'}))"
-    )
-    assert pixels_of(answers(chromium, count=2 * len(modes()))[-1]["pixels"]).shape == (200, 300, 3)
-
-
-def test_it_fits_a_narrow_screen(chromium, site):
-    driven.size(chromium, PHONE)
-    open_page(chromium, site, "photo")
+def test_a_file_beyond_100_mb_is_refused_before_it_is_read(chromium, site):
+    open_page(chromium, site, "pixel")
     answers(chromium, count=len(modes()))
-    assert driven.overflow(chromium) <= 0
-    width, height = (inner(chromium, "canvas:not([hidden])", f"client{side}") for side in ("Width", "Height"))
-    assert 0.8 * PHONE < width <= PHONE
-    assert height == pytest.approx(width * 512 / 768, abs=1)
-
-
-def test_the_element_works_from_another_server_than_the_page(chromium, site, tmp_path):
-    with Server(tmp_path) as other:
-        (tmp_path / "page.html").write_text(
-            f'<!doctype html><title>page</title><script type="module" src="{site.address}sodec-img.js"></script>'
-            f'<sodec-img src="{site.address}pictures/pixel.sodec"></sodec-img>'
-        )
-        open_page(chromium, other, "", "page.html")
-        assert len(answers(chromium, count=len(modes()))) == len(modes())
+    chromium.execute_script(
+        """const file = new File(["x"], "film.mp4");
+           Object.defineProperty(file, "size", {value: 4e9});
+           document.querySelector("sodec-img").open(file);"""
+    )
+    (said,) = answers(chromium, "sodec-error")
+    assert said["message"] == "The file has 4000 MB; at most 100 are taken."
 
 
 # -- served by `sodec ui`

@@ -1,6 +1,6 @@
 /** The page: takes a file by choice, drop or ?src=, gives it to <sodec-img>, and says what is known of it. */
 
-import { SodecImage } from "./sodec-img.js";
+import { SodecImage, fileName } from "./sodec-img.js";
 
 /** @template {Element} T @param {string} id @param {new () => T} kind @returns {T} */
 function part(id, kind) {
@@ -43,16 +43,21 @@ function open(file) {
 
 /** Only files of this page's own server: the page reaches no other. @param {string} source */
 function openAddress(source) {
+  if (!URL.canParse(source, location.href)) return refuse(`${source} is not an address.`);
   const url = new URL(source, location.href);
-  begin(decodeURIComponent(url.pathname.split("/").pop() || source));
+  begin(fileName(url));
   if (url.origin !== location.origin) {
-    picture.hidden = true;
-    problem.textContent = `${url.href} is on another server, which this page does not reach. Save the file and drop it here.`;
-    problem.hidden = false;
-    return;
+    return refuse(`${url.href} is on another server, which this page does not reach. Save the file and drop it here.`);
   }
   picture.setAttribute("loading", "eager");
   picture.src = url.href;
+}
+
+/** @param {string} sentence */
+function refuse(sentence) {
+  picture.hidden = true;
+  problem.textContent = sentence;
+  problem.hidden = false;
 }
 
 picture.addEventListener("sodec-header", (event) => {

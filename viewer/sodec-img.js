@@ -15,6 +15,7 @@
 
 const BASE = new URL(".", import.meta.url);
 const MAX_PIXELS = 50e6;
+const MAX_BYTES = 100e6; // of a stream: 50 million pixels and their alpha take less
 const NEAR = "300px"; // from the screen, where loading begins
 const MODES = /** @type {const} */ (["fidelity", "full"]);
 
@@ -90,6 +91,22 @@ style.replaceSync(`
   button { font: 0.9rem/1.3 system-ui, sans-serif; padding: 0.4em 0.8em; cursor: pointer; }
   button:focus-visible { outline: 0.2em solid #1a73e8; outline-offset: 0.1em; }
 `);
+
+/** The last part of an address. @param {URL} url */
+export function fileName(url) {
+  const name = url.pathname.split("/").pop() || url.href;
+  try {
+    return decodeURIComponent(name);
+  } catch {
+    return name; // of bytes that are no UTF-8
+  }
+}
+
+/** @param {number} size in bytes, 0 where it is unknown @param {Blob | Response} source */
+function readWithin(size, source) {
+  if (size <= MAX_BYTES) return source.arrayBuffer();
+  throw new Error(`the file has ${Math.round(size / 1e6)} MB; at most ${MAX_BYTES / 1e6} are taken`);
+}
 
 /** @template {keyof HTMLElementTagNameMap} T @param {T} tag @param {object} properties @returns {HTMLElementTagNameMap[T]} */
 const element = (tag, properties = {}) => Object.assign(document.createElement(tag), properties);
@@ -211,7 +228,7 @@ export class SodecImage extends HTMLElement {
     decoder.prepare(); // while the picture is fetched
     this.#wait.textContent = "Loading the picture …";
     try {
-      const bytes = await (this.#file ? this.#file.arrayBuffer() : this.#fetch());
+      const bytes = await (this.#file ? readWithin(this.#file.size, this.#file) : this.#fetch());
       if (turn !== this.#turn) return;
       const maxPixels = Number(this.getAttribute("max-pixels") ?? MAX_PIXELS);
       this.#job = decoder.decode(bytes, maxPixels, (message) => turn === this.#turn && this.#receive(message));
@@ -221,8 +238,9 @@ export class SodecImage extends HTMLElement {
   }
 
   async #fetch() {
+    if (!URL.canParse(this.src, document.baseURI)) throw new Error(`${this.src} is not an address`);
     const url = new URL(this.src, document.baseURI);
-    this.#name = decodeURIComponent(url.pathname.split("/").pop() || "picture");
+    this.#name = fileName(url);
     let response;
     try {
       response = await fetch(url, { credentials: "omit" });
@@ -230,7 +248,7 @@ export class SodecImage extends HTMLElement {
       throw new Error(`the file ${url.href} can't be fetched: there is no connection, or the page may not reach that server`);
     }
     if (!response.ok) throw new Error(`the file ${url.href} can't be fetched: the server answers ${response.status}`);
-    return response.arrayBuffer();
+    return readWithin(Number(response.headers.get("Content-Length")), response);
   }
 
   /** @param {any} message of the worker */
@@ -250,8 +268,10 @@ export class SodecImage extends HTMLElement {
       const canvas = this.#canvases[/** @type {"fidelity" | "full"} */ (mode)];
       if (canvas.width !== width) Object.assign(canvas, { width, height }); // not before, for the memory's sake
       const context = canvas.getContext("2d");
-      if (!context) return this.#fail({ message: "the browser can't show so many pixels" });
-      context.putImageData(new ImageData(message.pixels, width, message.height), 0, message.top);
+      context?.putImageData(new ImageData(message.pixels, width, message.height), 0, message.top);
+      // Canvases beyond a browser's limit stay empty, without an error.
+      const drawn = context?.getImageData(0, message.top, 1, 1).data[3];
+      if (drawn !== message.pixels[3]) this.#fail({ message: `this browser can't show ${width}x${height} pixels` });
     } else if (type === "progress") {
       this.#progress.hidden = message.share === 1;
       this.#progress.value = message.share;

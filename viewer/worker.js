@@ -7,7 +7,7 @@
  */
 
 import { read } from "./format/container.js";
-import { SodecError } from "./format/errors.js";
+import { DownloadError, SodecError } from "./format/errors.js";
 import { readSections } from "./format/sections.js";
 import { Networks } from "./networks/networks.js";
 import { Picture } from "./networks/picture.js";
@@ -66,6 +66,7 @@ async function work() {
     try {
       await decode(task.job, task.mode).catch((error) => decodeWithoutGpu(task.job, task.mode, error));
     } catch (error) {
+      if (error instanceof DownloadError) networks = undefined; // the next file tries again
       stop(task.job.id);
       fail(task.job.id, error);
     }

@@ -32,7 +32,7 @@ RUNTIME_FILES = (
     "ort.webgpu.min.mjs", "ort-wasm-simd-threaded.asyncify.mjs", "ort-wasm-simd-threaded.asyncify.wasm",
 )  # fmt: skip
 NPM_SECONDS = 300
-GRAPHS = ("dequantise", "fidelity", "full")
+GRAPHS = ("dequantise", "fidelity", "decoder")
 PAGE_SUFFIXES = (".css", ".html", ".js", ".svg")
 NOT_OF_THE_PAGE = ("node", "test")  # folders of viewer/
 MANIFEST = "weights.json"
@@ -94,7 +94,7 @@ def page_files() -> Files:
 
 def has_full(bundle: Bundle) -> bool:
     """Whether there is a graph of the full decoder; without it the page shows fidelity pictures."""
-    return (bundle.folder / graphs.file_of("full")).exists()
+    return (bundle.folder / graphs.file_of("decoder")).exists()
 
 
 def weights_files(bundle: Bundle) -> Files:

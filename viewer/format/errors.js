@@ -20,6 +20,9 @@ export class NewerFormatError extends SodecError {}
 /** The picture or its tiles are larger than the caller accepts. */
 export class PictureTooLargeError extends SodecError {}
 
+/** A file of the decoder can't be fetched, or is not whole. */
+export class DownloadError extends SodecError {}
+
 /** The stream needs the weights of another coding. */
 export class UnknownModelError extends SodecError {}
 

@@ -54,9 +54,9 @@ export class Networks {
     return networks;
   }
 
-  /** Whether there is a graph of this name. @param {string} name */
-  has(name) {
-    return name in this.manifest.graphs;
+  /** Whether there is a graph for these pictures. @param {"fidelity" | "full"} mode */
+  has(mode) {
+    return GRAPHS[mode] in this.manifest.graphs;
   }
 
   /**
@@ -93,21 +93,22 @@ export class Networks {
       const [size, place] = [[NOISE_CHANNELS, 4 * rows, 4 * columns], noise(NOISE_CHANNELS, 4 * rows, 4 * columns)];
       inputs.noise = ["float32", place, [1, ...size]];
     }
-    return { data: await this.#run(mode, inputs), rows: 4 * rows, columns: 4 * columns };
+    return { data: await this.#run(GRAPHS[mode], inputs), rows: 4 * rows, columns: 4 * columns };
   }
 
   /**
    * @param {string} name
    * @param {Inputs} inputs
-   * @returns {Promise<Float32Array>} the only output
+   * @returns {Promise<Float32Array>} the first output
    */
   async #run(name, inputs) {
     const session = await this.#session(name);
     const feeds = Object.fromEntries(
       session.inputNames.map((/** @type {string} */ input) => [input, new this.ort.Tensor(...inputs[input])]),
     );
-    const results = await this.#inTurn(() => session.run(feeds));
-    return results[session.outputNames[0]].data;
+    const [output] = session.outputNames;
+    const results = await this.#inTurn(() => session.run(feeds, [output]));
+    return results[output].data;
   }
 
   /** @param {string} name */
@@ -119,8 +120,9 @@ export class Networks {
 
   /** @param {string} name */
   async #create(name) {
-    if (!this.has(name)) throw new SodecError(`these weights have no graph of the ${name} picture`);
-    const graph = new Uint8Array(await load(this.base, this.manifest.graphs[name]));
+    const file = this.manifest.graphs[name];
+    if (!file) throw new SodecError(`these weights have no graph ${name}`);
+    const graph = new Uint8Array(await load(this.base, file));
     const tensors = await this.tensors;
     const externalData = Array.from(tensors, ([path, { data }]) => {
       return { path, data: new Uint8Array(data.buffer, data.byteOffset, data.byteLength) };
@@ -138,6 +140,7 @@ export class Networks {
 }
 
 const NOISE_CHANNELS = 4;
+const GRAPHS = { fidelity: "fidelity", full: "decoder" };
 
 /** @typedef {Record<string, [string, Float32Array | Int32Array, number[]]>} Inputs */
 

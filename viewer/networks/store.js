@@ -1,6 +1,6 @@
 /** Files of the page: the networks' weights and graphs, kept by the browser so that they are fetched once. */
 
-import { SodecError } from "../format/errors.js";
+import { DownloadError } from "../format/errors.js";
 
 const CACHE = "sodec-weights";
 
@@ -43,6 +43,10 @@ export async function load(base, { path, sha256 }, arrived = () => {}) {
   const kept = await cache?.match(url);
   if (kept) return kept.arrayBuffer();
   const bytes = await read(await fetched(url), arrived);
+  // Pages that are not secure have no sums; there a cache is missing too.
+  if (globalThis.crypto?.subtle && (await sumOf(bytes)) !== sha256) {
+    throw new DownloadError(`the decoder's file ${url.pathname} is damaged, or of other weights than weights.json names`);
+  }
   // A full disk, or a browser that keeps nothing, is no reason not to show the picture.
   await cache?.put(url, new Response(bytes)).catch(() => {});
   return bytes;
@@ -76,6 +80,12 @@ export async function forgetOthers(base, { coding, tensors, graphs }) {
   }
 }
 
+/** SHA-256 in hexadecimal digits. @param {ArrayBuffer} bytes */
+async function sumOf(bytes) {
+  const sum = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+  return Array.from(sum, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
 /** Null where there is none: on pages that are not secure, and in some private windows. */
 async function openCache() {
   return globalThis.caches?.open(CACHE).catch(() => null) ?? null;
@@ -87,9 +97,9 @@ async function fetched(url, options) {
   try {
     response = await fetch(url, { credentials: "omit", ...options });
   } catch {
-    throw new SodecError(`the decoder's file ${url.pathname} can't be fetched: there is no connection, or the page may not reach it`);
+    throw new DownloadError(`the decoder's file ${url.pathname} can't be fetched: there is no connection, or the page may not reach it`);
   }
-  if (!response.ok) throw new SodecError(`the decoder's file ${url.pathname} can't be fetched: the server answers ${response.status}`);
+  if (!response.ok) throw new DownloadError(`the decoder's file ${url.pathname} can't be fetched: the server answers ${response.status}`);
   return response;
 }
 
