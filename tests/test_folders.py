@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -20,7 +21,7 @@ from tiny import folder, photo
 from sodec import files
 from sodec.cli import folders
 from sodec.cli.folders import Job, Outcome
-from sodec.errors import OutputError
+from sodec.errors import OutputError, UnsupportedPictureError
 
 
 @pytest.fixture
@@ -173,3 +174,17 @@ def test_ctrl_c_keeps_what_is_finished_and_the_next_run_goes_on(tmp_path, worker
     assert f"{len(finished)} skipped" in again.stdout
     assert len(names(tmp_path / "out")) == 40
     assert times == {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in finished}
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "b/a.png"), "b/a.png: No such file or directory"),
+        (UnsupportedPictureError("a.png: is no picture"), "a.png: is no picture"),
+        (UnsupportedPictureError("aa.png is no picture"), "a.png: aa.png is no picture"),
+        (OSError("out of room"), "a.png: out of room"),
+        (KeyError("x"), "a.png: KeyError: 'x'"),
+    ],
+)
+def test_errors_name_the_file_once(error, text):
+    assert folders.with_name(error, Path("a.png")) == text

@@ -520,3 +520,10 @@ def test_suffixes_are_those_that_can_be_opened():
     found = picture.suffixes()
     assert {".jpg", ".jfif", ".jpe", ".png", ".tga", ".jp2", ".pgm", ".mpo", ".avif"} <= found
     assert not {".eps", ".pdf", ".mpg", ".sodec"} & found
+
+
+def test_the_limit_that_pillow_keeps_for_tiff_is_named(monkeypatch):
+    data = saved(Image.new("L", (40, 30)), "TIFF", compression="tiff_deflate")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(PictureTooLargeError, match=r"more than 200 pixels \(twice PIL\.Image\.MAX_IMAGE_PIXELS\)"):
+        picture.load(data)

@@ -6,6 +6,7 @@ pytest tests/test_ui.py
 import io
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 from tiny import codec, photo
 
 from sodec.errors import CorruptStreamError, PictureTooLargeError, TargetError, UnsupportedPictureError
+from sodec.stream import container
 from sodec.ui.result import result
 from sodec.ui.sessions import DROPPED, IDLE_SECONDS, Sessions
 from sodec.ui.trial import Limits, Upload, Wish, match, open_upload, run_trial
@@ -160,3 +162,18 @@ def test_without_gradio_the_command_says_what_to_install(tmp_path):
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("sodec: sodec ui needs `pip install 'sodec[ui]'`")
+
+
+def test_limits_of_the_page_are_named_as_its_command_has_them():
+    data = codec().compress(photo(60, 40))
+    tiled = container.write(replace(container.read(data), width=3000, height=10, tile_log2=12))
+    for name, upload, words in (
+        ("a.sodec", data, "60x40 pixels; this page takes 0.002 million at most (--max-megapixels)"),
+        ("a.sodec", data + bytes(100), "--max-mb"),
+        ("t.sodec", tiled, "t.sodec: the stream has tiles of 3000 pixels a side; the limit is 1024"),
+    ):
+        limits = Limits(bytes=len(data) + 50, pixels=40_000 if upload is tiled else 2000)
+        with pytest.raises(PictureTooLargeError) as raised:
+            open_upload(name, upload, limits)
+        assert words in str(raised.value)
+        assert "max_" not in str(raised.value)

@@ -167,7 +167,8 @@ def decompress(inputs: tuple[Path, ...], output: str | None, suffix: str, scale:
 def info(streams: tuple[Path, ...], **limits: int) -> None:
     """Show what the bytes of .sodec streams are spent on; - is standard input. Decodes no picture, needs no PyTorch."""
     from ..api import inspect
-    from .convert import opened, with_name
+    from .convert import opened
+    from .folders import with_name
 
     failures = 0
     for path in streams:

@@ -255,18 +255,10 @@ def opened(source: Path) -> Path | IO[bytes]:
     return sys.stdin.buffer
 
 
-def with_name(error: SodecError | OSError, source: Path) -> str:
-    """The error's text, with the file that it is about."""
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    text = str(error)
-    return text if str(source) in text else f"{source}: {text}"
-
-
 def _named(error: SodecError | OSError, source: Path) -> Exception:
     if isinstance(error, SodecError):
-        return type(error)(with_name(error, source))
-    return OutputError(with_name(error, source))
+        return type(error)(folders.with_name(error, source))
+    return OutputError(folders.with_name(error, source))
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import errno
 import functools
 import hashlib
 import os
+import re
 import signal
 import time
 import warnings
@@ -141,6 +142,15 @@ def _legal(stem: str, suffix: str) -> str:
     return os.fsencode(stem)[:room].decode(errors="ignore") + mark + suffix
 
 
+def with_name(error: Exception, source: Path) -> str:
+    """The error's text, with the file that it is about; of a kind that was not foreseen, its type too."""
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    text = str(error) if isinstance(error, (SodecError, OSError)) else f"{type(error).__name__}: {error}"
+    named = re.search(rf"(?<!\w){re.escape(str(source))}(?!\w)", text)
+    return text if named else f"{source}: {text}"
+
+
 def keep_times(source: Path, target: Path) -> None:
     """Gives `target` the modification and access time of `source`."""
     status = source.stat()
@@ -211,8 +221,7 @@ def _do(job: Job, convert: Convert, *, overwrite: bool, times: bool) -> Outcome:
                 keep_times(job.source, job.target)
             sizes = job.source.stat().st_size, len(converted.data)
         except Exception as error:
-            text = str(error) if isinstance(error, (SodecError, OSError)) else f"{type(error).__name__}: {error}"
-            text = text if str(job.source) in text else f"{job.source}: {text}"
+            text = with_name(error, job.source)
             full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
             return Outcome(job, error=text, disk_full=full)
     messages = tuple(str(warning.message) for warning in caught)

@@ -233,6 +233,12 @@ def _from_file(file: IO[bytes], name: str, first_frame: bool, metadata: bool, ma
             if pixels_alone is None:
                 raise
             return _opened(io.BytesIO(pixels_alone), first_frame, metadata, max_pixels)
+    except Image.DecompressionBombError:  # some plugins keep Pillow's limit of the whole process while they load
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise PictureTooLargeError(
+            f"{name}: Pillow reads no file of this format with more than {limit} pixels (twice "
+            "PIL.Image.MAX_IMAGE_PIXELS); PNG and JPEG have no such limit"
+        ) from None
     except UnsupportedPictureError as error:
         joint = " " if str(error).startswith("is ") else ": "
         raise type(error)(f"{name}{joint}{error}") from None

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-CELL = 16
+from ..stream.header import CELL as CELL
+
 # Chosen on 3072x2048 pixels of Kodak at 0.055 bpp, two cores (benchmarks/tile_sizes.py): of 256 to 2,048, this decodes
 # fastest (3.3 s; 4.0 at 512 and 2,048, 4.7 as one tile) for 0.16 % more bytes and the same PSNR. A halo of 128 or 192
 # changes neither PSNR nor the steps at borders, which are 0.97 of those of one tile, and costs a fifth more time.

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 
+CELL = 16  # pixels a side that a position of y stands for
 MAX_SIDE = 65535
 # What a decoder accepts unless its caller raises it. Time and memory grow with both: every tile is read whole.
 MAX_PIXELS = 1 << 28

@@ -117,9 +117,17 @@ def open_upload(name: str, data: bytes, limits: Limits) -> Upload:
         Neither a picture nor a stream.
     """
     if len(data) > limits.bytes:
-        raise PictureTooLargeError(f"{name} has {len(data):,} bytes; this page takes {limits.bytes:,} at most")
+        raise PictureTooLargeError(
+            f"{name} has {len(data):,} bytes; this page takes {limits.bytes:,} at most (--max-mb)"
+        )
     if data.startswith(MAGIC) or name.lower().endswith(".sodec"):
-        container.read(data, limits.pixels)
+        try:
+            container.read(data, limits.pixels)
+        except PictureTooLargeError as error:
+            header = container.peek(data[: container.PEEK_BYTES])
+            _check_pixels(name, header.width, header.height, limits)
+            # Its tiles are too large, which no option of the page changes.
+            raise PictureTooLargeError(f"{name}: {str(error).partition(' (max_tile=')[0]}") from None
         return Upload(name, stream=data)
     file = io.BytesIO(data)
     file.name = name  # for messages
@@ -141,11 +149,16 @@ def _checked(file: io.BytesIO, limits: Limits) -> int:
         return 1  # `picture.load` says what is wrong with it
     if kind not in FORMATS:
         raise UnsupportedPictureError(f"{file.name} is {kind}; this page takes {', '.join(sorted(FORMATS))}")
+    _check_pixels(file.name, width, height, limits)
+    return 1 if kind == "MPO" else frames  # the further frames of an MPO are previews, or the other eye's view
+
+
+def _check_pixels(name: str, width: int, height: int, limits: Limits) -> None:
     if width * height > limits.pixels:
         raise PictureTooLargeError(
-            f"{file.name} has {width}x{height} pixels; this page takes {limits.pixels / 1e6:g} million at most"
+            f"{name} has {width}x{height} pixels; this page takes {limits.pixels / 1e6:g} million at most "
+            "(--max-megapixels)"
         )
-    return 1 if kind == "MPO" else frames  # the further frames of an MPO are previews, or the other eye's view
 
 
 def run_trial(codec: Codec, upload: Upload, wish: Wish, max_pixels: int = Limits.pixels) -> Trial:

@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...stream.header import CELL
 from .. import ops
 from ..blocks import JoinedLinear, Origin
 from ..config import ModelConfig
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the pictures it was trained on (ImageNet)
-CELL = 16  # pixels of the picture that a token stands for, as a position of y does
 
 
 class Dinov2(nn.Module):
