@@ -99,6 +99,12 @@ class ModelConfig:
         return max(max(value) if isinstance(value, tuple) else value for value in values)
 
     @property
+    def blocks(self) -> int:
+        """The number of blocks, as all depths together."""
+        values = (getattr(self, field.name) for field in dataclasses.fields(self) if field.name.endswith(DEPTHS))
+        return sum(sum(value) if isinstance(value, tuple) else value for value in values)
+
+    @property
     def public(self) -> PublicSizes:
         """The sizes that only `sd21` has."""
         assert self.sizes is not None

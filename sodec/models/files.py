@@ -20,9 +20,12 @@ from .config import ModelConfig
 from .model import SodecModel
 from .prepare import Prepared, prepare
 
-# Models of lite's architecture beyond these are first built without memory and compared with the tensors in the files,
-# since model.json could ask for any size. At both limits everywhere, building takes 2 GB.
+# model.json could ask for any size. A model of lite's architecture beyond these limits is compared with the tensors in
+# the files first: with their number and largest dimension, and where widths are beyond, with all shapes, by building it
+# without memory. That comes last, since the first use of torch's device "meta" takes 1.5 s, or 9 from a cold disk. At
+# both limits everywhere, building takes 2 GB.
 MAX_WIDTH_AT_ONCE, MAX_DEPTH_AT_ONCE = 384, 16
+TENSORS_PER_BLOCK = 4  # at least: two convolutions with biases
 MAX_TABLES = 255  # in a set
 TRAINING_FILE = "train.safetensors"  # what only training needs, beside the weights
 
@@ -42,10 +45,13 @@ def read_model(bundle: Bundle) -> SodecModel:
     try:
         config = ModelConfig.from_dict(dict(bundle.config))
         if config.sizes is None and (config.widest > MAX_WIDTH_AT_ONCE or config.deepest > MAX_DEPTH_AT_ONCE):
-            with torch.device("meta"):
-                without_memory = _built(config)
-            del without_memory.scale_network
-            check_shapes(without_memory, bundle.shapes(), bundle.folder)
+            shapes = bundle.shapes()
+            _check_sizes(config, shapes)
+            if config.widest > MAX_WIDTH_AT_ONCE:
+                with torch.device("meta"):
+                    without_memory = _built(config)
+                del without_memory.scale_network
+                check_shapes(without_memory, shapes, bundle.folder)
         model = empty(config)
     except WeightsError as error:
         text = str(error)
@@ -54,6 +60,15 @@ def read_model(bundle: Bundle) -> SodecModel:
     arrays = bundle.tensors()
     fill(model, {name: torch.from_numpy(arrays.pop(name).astype(np.float32)) for name in list(arrays)}, bundle.folder)
     return model
+
+
+def _check_sizes(config: ModelConfig, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """`WeightsError` where tensors of these shapes can't be all of a model of these sizes."""
+    largest = max((size for shape in shapes.values() for size in shape), default=0)
+    if config.widest > largest:
+        raise WeightsError(f"a width is {config.widest}, but no tensor in the files has a side beyond {largest}")
+    if config.blocks * TENSORS_PER_BLOCK > len(shapes):
+        raise WeightsError(f"the depths add up to {config.blocks}, but the files have {len(shapes)} tensors")
 
 
 def fill(model: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
