@@ -61,7 +61,7 @@ def test_what_decides_y_hat_is_another_coding(tmp_path, name):
     assert weights.write(tmp_path / "new", old.config, old.coding, networks).fingerprint != old.fingerprint
 
 
-@pytest.mark.parametrize("field", weights.bundle.CODING_FIELDS)
+@pytest.mark.parametrize("field", weights.description.CODING_FIELDS)
 def test_sizes_of_the_coding_are_part_of_its_name(tmp_path, field):
     old = write_weights(tmp_path / "old")
     config = {**old.config, field: 7}
@@ -69,7 +69,7 @@ def test_sizes_of_the_coding_are_part_of_its_name(tmp_path, field):
 
 
 def test_files_stay_below_the_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr("sodec.weights.bundle.MAX_FILE_BYTES", 500_000)
+    monkeypatch.setattr("sodec.weights.saving.MAX_FILE_BYTES", 500_000)
     bundle = write_weights(tmp_path)
     assert len(bundle.files) > 2
     assert all(path.stat().st_size <= 500_000 for path in tmp_path.glob("network-*"))
@@ -272,9 +272,9 @@ def test_tensors_of_other_dtypes_or_not_finite_are_named(tmp_path, name, value, 
 )
 def test_codings_that_break_a_rule_are_named(tmp_path, monkeypatch, name, value, message):
     bundle = write_weights(tmp_path / "a")
-    arrays = weights.bundle._coding_arrays(bundle.coding)
+    arrays = weights.saving._coding_arrays(bundle.coding)
     arrays[name] = np.ascontiguousarray(value(arrays[name]))
-    monkeypatch.setattr(weights.bundle, "_coding_arrays", lambda coding: arrays)
+    monkeypatch.setattr(weights.saving, "_coding_arrays", lambda coding: arrays)
     altered = weights.write(tmp_path / "b", bundle.config, bundle.coding, bundle.tensors())
     with pytest.raises(WeightsError, match=re.escape(message)):
         altered.coding.scale_network  # noqa: B018

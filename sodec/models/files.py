@@ -15,7 +15,7 @@ from ..errors import WeightsError
 from ..memory import is_out_of_memory
 from ..stream.header import QUALITY_STEPS
 from ..weights import Bundle
-from ..weights.bundle import DESCRIPTION
+from ..weights.description import DESCRIPTION
 from .config import ModelConfig
 from .model import SodecModel
 from .prepare import Prepared, prepare

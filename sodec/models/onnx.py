@@ -25,7 +25,8 @@ from ..errors import WeightsError
 from ..extras import require
 from ..files import exists_error, write_file
 from ..weights import Bundle, graphs
-from ..weights.bundle import DESCRIPTION, Place
+from ..weights.bundle import Place
+from ..weights.description import DESCRIPTION
 from .coding import quantise
 from .files import read_model
 from .model import SodecModel

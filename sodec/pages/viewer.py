@@ -22,7 +22,7 @@ from safetensors.numpy import save
 from ..errors import MissingPackageError, WeightsError
 from ..files import exists_error, write_file
 from ..weights import Bundle, graphs
-from ..weights.bundle import CODING_FILE
+from ..weights.description import CODING_FILE
 
 RUNTIME = "onnxruntime-web@1.30.0"  # MIT; from npm, since its files are larger than all of ours
 RUNTIME_INTEGRITY = "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
