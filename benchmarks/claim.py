@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import click
 import torch
-from rivals import ControlBranch, Denoise, controlled, guided, many_steps, rivals
+from rivals import ControlBranch, Denoise, called, controlled, guided, many_steps, rivals
 from torch import Tensor
 
 from sodec.bench.clock import BUDGET, WARM_UPS, Deadline, Timed, Timing, together
@@ -23,13 +23,14 @@ from sodec.bench.stages import Dissection, Stage, without_kernels
 from sodec.cli.bench import bench_command
 from sodec.codec import Codec
 from sodec.models.ddim import ddim
+from sodec.models.flow import Flow
 
 STEPS = (4, 20, 50)
 EMULATED = (
     "emulated cost: this model's UNet with its own weights, run as often as such a codec runs its UNet; "
-    "its fidelity decoder and ViT are left out, since such a codec has none"
+    "its fidelity decoder and guidance are left out, since such a codec has none"
 )
-LEFT_OUT = ("fidelity", "ViT")
+LEFT_OUT = ("fidelity", "guidance")
 MULTI_STEP_SECONDS = 45.0  # of the whole part with (c), sd21 on an H100, estimated
 
 
@@ -102,7 +103,7 @@ def ratios(
         "unet": Timed(ours.stage("UNet").call),
     }  # fmt: skip
     for steps in STEPS:
-        denoise = _denoiser(multi_step, multi_step.model.unet, steps)
+        denoise = _denoiser(multi_step, called(multi_step.model.unet), steps)
         calls |= {f"{steps} unet": Timed(denoise), f"{steps} decode": _chain(_replaced(multi_step.stages, denoise))}
     for name, rival in theirs.items():
         calls |= {f"{name} end": _plainly(_end_to_end(rival, data)), f"{name} network": _plainly(Timed(rival.network))}
@@ -152,14 +153,14 @@ def _denoiser(decoding: Dissection, unet: Denoise, steps: int) -> Callable[[], N
 
     @torch.inference_mode()
     def denoise() -> None:
-        for l_t, tokens in ((flow.l_t, flow.guidance) for flow in decoding.flows):
-            ddim(_guided_by(unet, tokens), l_t, steps, model.alphas, model.config.timestep)
+        for flow in decoding.flows:
+            ddim(_guided_by(unet, flow), flow.l_t, steps, model.alphas, model.config.timestep)
 
     return denoise
 
 
-def _guided_by(unet: Denoise, tokens: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    return lambda latent, timestep: unet(latent, timestep, tokens)
+def _guided_by(unet: Denoise, flow: Flow) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda latent, timestep: unet(latent, timestep, flow.guidance, flow.noise)
 
 
 def _replaced(stages: list[Stage], unet: Callable[[], Any]) -> list[Stage]:

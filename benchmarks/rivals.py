@@ -15,15 +15,17 @@ from sodec.extras import require
 from sodec.models import ModelConfig, SodecModel
 from sodec.models.coding import pad_to
 from sodec.models.files import read_model
+from sodec.models.lite import UNet
 from sodec.models.prepare import prepare
 from sodec.pipeline.device import DTYPES
 from sodec.pipeline.torch_engine import TorchEngine
 
 # The last module of each UNet's encoder half, its middle included, which is what a control branch copies.
-HALF_ENDS_AT = ("middle_out", "mid_block.resnets.1")
-COMPILED = ("fidelity", "vit", "projection", "content", "transform", "unet", "latent_decoder")
+HALF_ENDS_AT = ("middle", "mid_block.resnets.1")
+COMPILED = ("fidelity", "vit", "projection", "content", "transform", "unet", "latent_decoder")  # those that it has
 
-Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]  # latent, timestep (B,), tokens to eps
+# Latent, timestep (B,), guidance and noise, as `SodecModel.predict_noise` takes them, to eps.
+Denoise = Callable[[Tensor, Tensor, Any, Tensor | None], Tensor]
 
 
 def many_steps(codec: Codec) -> Codec:
@@ -45,7 +47,8 @@ def plain(codec: Codec, dtype: str = "float32", *, compiled: bool = False) -> Co
     model.gain.log_gain.data, model.alphas = log_gain.to(codec.device), alphas.to(codec.device)
     if compiled:
         for part in COMPILED:
-            setattr(model, part, torch.compile(getattr(model, part)))
+            if (module := getattr(model, part)) is not None:
+                module.compile()
     return _with(codec, model, DTYPES[dtype])
 
 
@@ -87,14 +90,15 @@ class ControlBranch:
     """
 
     def __init__(self, unet: nn.Module) -> None:
-        self.copy = copy.deepcopy(unet)
-        end = next(part for name, part in self.copy.named_modules() if name.endswith(HALF_ENDS_AT))
+        half = copy.deepcopy(unet)
+        end = next(part for name, part in half.named_modules() if name.endswith(HALF_ENDS_AT))
         end.register_forward_hook(_stop)
+        self.copy = called(half)
 
-    def __call__(self, latent: Tensor, timestep: Tensor, tokens: Tensor) -> None:
+    def __call__(self, latent: Tensor, timestep: Tensor, guidance: Any, noise: Tensor | None) -> None:
         """Runs the copied half on the UNet's inputs."""
         try:
-            self.copy(latent, timestep, tokens)
+            self.copy(latent, timestep, guidance, noise)
         except _ReachedError:
             return
         raise AssertionError("the UNet ended before its middle")
@@ -104,23 +108,38 @@ def _stop(module: nn.Module, inputs: Any, output: Any) -> None:
     raise _ReachedError
 
 
-def controlled(unet: Denoise, branch: ControlBranch) -> Denoise:
-    """A UNet whose control branch runs before it, in every step."""
+def called(unet: nn.Module) -> Denoise:
+    """The UNet of either model, called alike."""
+    if isinstance(unet, UNet):
+        return lambda latent, timestep, guidance, noise: unet(latent, guidance, noise)
+    return lambda latent, timestep, guidance, noise: unet(latent, timestep, guidance)
 
-    def denoise(latent: Tensor, timestep: Tensor, tokens: Tensor) -> Tensor:
-        branch(latent, timestep, tokens)
-        return unet(latent, timestep, tokens)
+
+def controlled(unet: nn.Module, branch: ControlBranch) -> Denoise:
+    """A UNet whose control branch runs before it, in every step."""
+    predict = called(unet)
+
+    def denoise(latent: Tensor, timestep: Tensor, guidance: Any, noise: Tensor | None) -> Tensor:
+        branch(latent, timestep, guidance, noise)
+        return predict(latent, timestep, guidance, noise)
 
     return denoise
 
 
-def guided(unet: Denoise, scale: float = 3.0) -> Denoise:
-    """A UNet under classifier-free guidance: with and without the tokens, as a batch of two, in every step."""
+def guided(unet: nn.Module, scale: float = 3.0) -> Denoise:
+    """A UNet under classifier-free guidance: with and without what guides, as a batch of two, in every step."""
+    predict = called(unet)
 
-    def denoise(latent: Tensor, timestep: Tensor, tokens: Tensor) -> Tensor:
-        both = torch.cat([torch.zeros_like(tokens), tokens])
-        without, with_tokens = unet(torch.cat([latent] * 2), torch.cat([timestep] * 2), both).chunk(2)
-        return without + scale * (with_tokens - without)
+    def and_without(guidance: Any) -> Any:
+        if isinstance(guidance, Tensor):
+            return torch.cat([torch.zeros_like(guidance), guidance])
+        return type(guidance)(*map(and_without, guidance))
+
+    def denoise(latent: Tensor, timestep: Tensor, guidance: Any, noise: Tensor | None) -> Tensor:
+        twice = None if noise is None else torch.cat([noise] * 2)
+        both = predict(torch.cat([latent] * 2), torch.cat([timestep] * 2), and_without(guidance), twice)
+        without, with_guidance = both.chunk(2)
+        return without + scale * (with_guidance - without)
 
     return denoise
 
@@ -135,13 +154,13 @@ class PlainUNet(nn.Module):
         self.multiple = 2 ** (len(config.unet) - 1)
         self.unet = require("diffusers", "plain sd21").UNet2DConditionModel(
             in_channels=config.latent, out_channels=config.latent, block_out_channels=config.unet,
-            layers_per_block=public.unet_blocks, cross_attention_dim=config.tokens, norm_num_groups=public.groups,
+            layers_per_block=public.unet_blocks, cross_attention_dim=public.tokens, norm_num_groups=public.groups,
             attention_head_dim=[width // public.unet_head for width in config.unet], use_linear_projection=True,
             down_block_types=[f"{kind}DownBlock2D" for kind in kinds],
             up_block_types=[f"{kind}UpBlock2D" for kind in reversed(kinds)],
         )  # fmt: skip
 
-    def forward(self, latent: Tensor, timestep: Tensor, tokens: Tensor, origin: Any = None) -> Tensor:
+    def forward(self, latent: Tensor, timestep: Tensor, tokens: Tensor) -> Tensor:
         height, width = latent.shape[-2:]
         return self.unet(pad_to(latent, self.multiple), timestep, tokens).sample.float()[..., :height, :width]
 

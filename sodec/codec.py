@@ -232,6 +232,7 @@ class Codec:
         fidelity: float | None = None,
         region: Sequence[int] | None = None,
         scale: float = 1,
+        noise: float = 1,
         on_error: str = "raise",
         max_pixels: int = MAX_PIXELS,
         max_tile: int = MAX_TILE,
@@ -256,6 +257,9 @@ class Codec:
         scale
             1, 1/2, 1/4 or 1/8: a preview, the means of the fidelity decoder's pixels. Sides are rounded up, and so
             are the edges of a region, which stays in pixels of the whole picture.
+        noise
+            How loud the decoder's noise is, 0 to 1. It depends on nothing but the place in the picture, so every
+            decoding is the same; 0 gives a calmer picture.
         on_error
             "raise", or "conceal": a damaged tile is filled from its surroundings and a `DamageWarning` names its
             rectangle, also where bytes were inserted or are missing. A header is read where one damaged byte, apart
@@ -273,13 +277,13 @@ class Codec:
         CorruptStreamError, NewerFormatError, UnknownModelError, PictureTooLargeError
             The bytes are damaged, too new, of other weights, or of a picture beyond the limits.
         ViewError
-            A mode, fidelity or scale that does not exist, or a region that is not within the picture.
+            A mode, fidelity, scale or noise that does not exist, or a region that is not within the picture.
         """
         if output not in OUTPUTS:
             raise ValueError(f"output must be one of {', '.join(OUTPUTS)} (got {output!r})")
         if on_error not in ON_ERROR:
             raise ValueError(f"on_error must be one of {', '.join(ON_ERROR)} (got {on_error!r})")
-        view = checked_view(mode, fidelity, region, scale)
+        view = checked_view(mode, fidelity, region, scale, noise)
         conceal = on_error == "conceal"
         engine = self._timed(report)
 

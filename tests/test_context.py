@@ -1,4 +1,4 @@
-"""Encoder and decoder predict half of y from the other half alike; a pixel attends to the tokens around it.
+"""Encoder and decoder predict half of y from the other half alike; the decoder begins from the fidelity picture.
 
 pytest tests/test_context.py
 """
@@ -11,11 +11,13 @@ import torch
 from tiny import codec
 
 from sodec.entropy import SKIP
-from sodec.models import CONFIGS, LITE, TINY, SodecModel
-from sodec.models.blocks import PLACE, CrossAttention, positions, steady
+from sodec.models import CONFIGS, TINY, SodecModel
+from sodec.models.blocks import Fidelity
 from sodec.models.coding import first_half
 from sodec.models.files import read_model
-from sodec.models.lite import Context
+from sodec.models.flow import Flow
+from sodec.models.lite import Context, Guidance
+from sodec.models.noise import place_noise
 from sodec.pipeline.tiles import Box
 from sodec.stream import symbols
 from sodec.weights import find
@@ -62,25 +64,12 @@ def test_decoder_finds_the_means_that_the_encoder_subtracted(quality):
 def test_final_picture_begins_from_the_fidelity_picture():
     torch.manual_seed(0)
     model = SodecModel(TINY)
-    torch.nn.init.zeros_(model.latent_decoder.leave.weight)
-    torch.nn.init.zeros_(model.latent_decoder.leave.bias)
-    fidelity = torch.rand(1, 3, 32, 48)
-    assert torch.equal(model.picture(torch.randn(1, TINY.latent, 2, 3), fidelity), fidelity)
-
-
-def test_attention_begins_at_the_tokens_around_a_pixel():
-    torch.manual_seed(0)
-    attention = CrossAttention(LITE.unet[1], LITE.tokens)
-    x, place = torch.randn(1, LITE.unet[1], 4, 8), positions(torch.zeros(1, LITE.tokens, 4, 8))
-    tokens = (PLACE * place + torch.nn.functional.layer_norm(torch.randn(32, LITE.tokens), (LITE.tokens,)))[None]
-    moved = []
-    for number in range(32):
-        changed = tokens.clone()
-        changed[0, number] += torch.randn(LITE.tokens)
-        difference = attention(x, changed, place) - attention(x, tokens, place)
-        moved.append(difference.detach().norm(dim=1).flatten())
-    moved = torch.stack(moved)  # by token, by pixel
-    assert (moved.argmax(0) == torch.arange(32)).float().mean() > 0.6
+    fidelity = Fidelity(torch.rand(1, 48, 8, 12))
+    guidance = Guidance(*[torch.randn(1, TINY.decoder[0], 8, 12)] * 3)
+    given = torch.randn(1, TINY.latent, 4, 6), fidelity, guidance, torch.randn(1, TINY.noise, 8, 12)
+    assert torch.equal(model.picture(*given), fidelity.pixels), "untrained, D_m adds nothing"
+    torch.nn.init.ones_(model.latent_decoder.leave.bias)
+    assert torch.equal(model.picture(*given), fidelity.pixels + 1)
 
 
 def test_bundled_weights_are_of_the_configuration_that_is_trained():
@@ -88,29 +77,22 @@ def test_bundled_weights_are_of_the_configuration_that_is_trained():
     assert find("lite").config == json.loads(json.dumps(CONFIGS["lite"].to_dict()))
 
 
-def test_a_steady_layer_is_not_asked_for_constants():
-    x = torch.randn(4, 3, 5, 6, requires_grad=True)
-    wanted = torch.randn(4, 3, 5, 6) + 7.0
-    assert torch.equal(steady(x), x)
-    (steady(x) * wanted).sum().backward()
-    torch.testing.assert_close(x.grad, wanted - wanted.mean((0, 2, 3), keepdim=True))
-    flat = torch.randn(4, 5, 3, requires_grad=True)
-    (steady(flat, -1) * 7.0).sum().backward()
-    assert flat.grad.abs().max() < 1e-5
-
-
 @torch.no_grad()
 def test_bundled_unet_is_alive():
     """In two trainings its features grew until its output was constant, which no metric of the picture showed."""
     torch.manual_seed(0)
     model = read_model(find("lite")).eval()
-    grown = []
-    for layer in (model.unet.to_32, model.unet.to_64, model.unet.from_64, model.unet.from_32):
-        layer.register_forward_hook(lambda _, __, features: grown.append(features.std().item()))
+    unet, features = model.unet, {}
+    for name in ("to_32", "to_64", "from_64", "from_32", "from_16"):
+        getattr(unet, name).register_forward_hook(lambda _, __, x, name=name: features.update({name: x}))
     x = torch.nn.functional.interpolate(torch.rand(1, 3, 24, 36), (192, 288), mode="bilinear")
-    quality, step = torch.tensor([50.0]), torch.tensor([model.config.timestep])
-    y, tokens = model.analysis(x), model.guidance(x)
-    content = model.content(model.hyper_analysis(y).round())[..., : y.shape[-2], : y.shape[-1]]
-    eps = model.unet(model.transform(y, content, quality), step, tokens)
-    assert max(grown) < 30
-    assert eps.std((2, 3)).mean() > 0.05 * eps.std()
+    quality = torch.tensor([50.0])
+    y_hat = model.analysis(x)
+    noise = torch.from_numpy(place_noise(model.config.noise, 48, 72))[None]
+    flow = Flow(model, y_hat, quality, noise=noise).run()
+    eps = model.predict_noise(flow.l_t, None, flow.guidance, flow.noise)
+    assert eps.std((2, 3)).mean() > 0.3 * eps.std(), "much of it differs from place to place"
+    for name, value in features.items():
+        spread, shared = value.std((2, 3)).mean(), value.mean((2, 3)).abs().mean()
+        assert spread > 0.3, name
+        assert shared < 3 * spread, name

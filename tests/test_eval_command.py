@@ -61,7 +61,7 @@ def test_command_with_the_tiny_model(folder):
     common = ("--weights", tiny.folder(), "--qualities", "1,50,100", "--metrics", "psnr", "--fidelity", "--parts")
     first = call(folder, *common, "--against", "jpeg", "--out", out, "--sheet", 1)
     assert first.exit_code == 0, first.output
-    for expected in ("| sodec ", "| sodec-fidelity ", "| jpeg ", "tokens zeroed", "BD-rate"):
+    for expected in ("| sodec ", "| sodec-fidelity ", "| jpeg ", "guidance zeroed", "BD-rate"):
         assert expected in first.output
     with Image.open(out / "contact-sheet.png") as image:
         assert image.width >= 3 * 80

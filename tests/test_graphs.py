@@ -27,7 +27,7 @@ def test_a_first_decode_and_a_captured_one_use_the_same_kernels(monkeypatch):
     model = codec().model
     decoder = GraphedDecoder(model, lambda decode, inputs: modes.append(dispatch._in_graphs.get()) or decode)
     monkeypatch.setattr(decoder, "decode", lambda *inputs: modes.append(dispatch._in_graphs.get()) or inputs)
-    inputs = torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4), torch.tensor([50.0])
+    inputs = torch.zeros(1, 1, 4, 4), torch.tensor([50.0]), torch.zeros(1, 1, 16, 16)
     decoder(*inputs)
     assert modes == [True]
     decoder(*inputs)
@@ -47,13 +47,12 @@ def test_a_size_is_captured_when_met_again_and_the_oldest_goes():
 
     def decode(height, width):
         y_hat = torch.randn(1, model.config.y_channels, height, width, dtype=codec().dtype)
-        w = torch.randn(1, model.config.content, height, width, dtype=codec().dtype)
+        noise = codec().engine.noise(y_hat)
         quality = torch.tensor([50.0])
         with torch.inference_mode():
-            full, faithful = decoder(y_hat, w, quality)
-            expected = model.fidelity(y_hat, quality)
-            assert torch.equal(faithful, expected)
-            assert torch.equal(full, Flow(model, y_hat, w, quality).run().x)
+            full, faithful = decoder(y_hat, quality, noise)
+            assert torch.equal(faithful, model.fidelity(y_hat, quality).pixels)
+            assert torch.equal(full, Flow(model, y_hat, quality, noise=noise).run().pixels)
 
     decode(4, 4)
     assert captured == []

@@ -106,7 +106,7 @@ def test_parts_are_taken_and_the_codec_runs(tmp_path, sources):
 
 
 def test_sizes_come_from_the_checkpoints(tmp_path, sources):
-    config = dataclasses.replace(SD21_TINY, unet=(8, 8, 16, 16), tokens=24)
+    config = dataclasses.replace(SD21_TINY, unet=(8, 8, 16, 16), sizes=dataclasses.replace(SD21_TINY.sizes, tokens=24))
     shutil.rmtree(sources[0] / "unet")
     told = {**UNET, "block_out_channels": [8, 8, 16, 16], "attention_head_dim": [1, 1, 2, 2], "cross_attention_dim": 24}
     write_part(sources[0] / "unet", told, DiffusionUNet(config).state_dict())

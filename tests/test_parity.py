@@ -39,14 +39,14 @@ def test_unet(config, size):
     kinds = ["CrossAttn" * guided for guided in public.unet_attention]
     theirs = randomised(diffusers.UNet2DConditionModel(
         in_channels=config.latent, out_channels=config.latent, block_out_channels=config.unet,
-        layers_per_block=public.unet_blocks, cross_attention_dim=config.tokens, norm_num_groups=public.groups,
+        layers_per_block=public.unet_blocks, cross_attention_dim=public.tokens, norm_num_groups=public.groups,
         attention_head_dim=[width // public.unet_head for width in config.unet], use_linear_projection=True,
         down_block_types=[f"{kind}DownBlock2D" for kind in kinds],
         up_block_types=[f"{kind}UpBlock2D" for kind in reversed(kinds)],
     ))  # fmt: skip
     ours = DiffusionUNet(config)
     ours.load_state_dict(theirs.state_dict(), assign=True)
-    latent, tokens = torch.randn(2, config.latent, *size), torch.randn(2, public.guidance_tokens, config.tokens)
+    latent, tokens = torch.randn(2, config.latent, *size), torch.randn(2, public.guidance_tokens, config.public.tokens)
     step = torch.tensor([999, 20])
     with torch.no_grad():
         expected = theirs(latent, step, tokens).sample
@@ -79,8 +79,8 @@ def test_vit(config, grid):
     torch.manual_seed(0)
     public = config.public
     theirs = randomised(transformers.Dinov2Model(transformers.Dinov2Config(
-        hidden_size=config.vit, num_hidden_layers=config.vit_depth, patch_size=config.vit_patch,
-        num_attention_heads=config.vit // public.vit_head, image_size=public.vit_grid * config.vit_patch,
+        hidden_size=config.public.vit, num_hidden_layers=config.public.vit_depth, patch_size=config.public.vit_patch,
+        num_attention_heads=config.public.vit // public.vit_head, image_size=public.vit_grid * config.public.vit_patch,
     )))  # fmt: skip
     with torch.no_grad():
         for name, value in theirs.named_parameters():
@@ -88,6 +88,6 @@ def test_vit(config, grid):
                 value.uniform_(0.5, 1.5)
     ours = Dinov2(config)
     ours.load_state_dict(vit_tensors(theirs.state_dict()), assign=True)
-    pixels = torch.randn(1, 3, *(side * config.vit_patch for side in grid))
+    pixels = torch.randn(1, 3, *(side * config.public.vit_patch for side in grid))
     with torch.no_grad():
         assert relative_error(ours.features(pixels), theirs(pixels).last_hidden_state) <= 1e-4

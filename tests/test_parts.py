@@ -17,7 +17,7 @@ from sodec.evaluate import codecs, metrics, parts
 
 # Grey levels of noise that each variant's picture has here.
 NOISE = {
-    "full": 4, "fidelity": 20, "no_unet": 30, "mean_eps": 28, "zero_tokens": 2, "other_tokens": 10, "zero_content": 25,
+    "full": 4, "fidelity": 20, "no_unet": 30, "mean_eps": 28, "no_guidance": 2, "other_guidance": 10, "no_noise": 25,
 }  # fmt: skip
 
 
@@ -44,7 +44,7 @@ def noisy_parts(monkeypatch):
 
 
 class StubCodec:
-    model = None
+    model = SimpleNamespace(config=SimpleNamespace(noise=4))
 
     def compress(self, original, quality):
         return bytes([int(quality)]) + bytes(original.shape[:2]) + original.tobytes()
@@ -63,15 +63,15 @@ def test_parts_table_tells_which_part_earns_its_place():
     chosen, _ = metrics.available(["psnr", "st_lpips"])
     pictures = {"a": picture(0, 70, 75), "b": picture(1, 64, 80)}
     rows = parts.evaluate_parts(StubCodec(), pictures, chosen, (10, 50), progress=False)
-    assert [row.variant for row in rows] == list(parts.LABELS) * 2
-    psnrs = {row.variant: row.metrics["psnr"] for row in rows[: len(parts.LABELS)]}
-    assert psnrs["zero_tokens"] > psnrs["full"] > psnrs["other_tokens"] > psnrs["fidelity"] > psnrs["zero_content"]
+    assert [row.variant for row in rows] == list(NOISE) * 2
+    psnrs = {row.variant: row.metrics["psnr"] for row in rows[: len(NOISE)]}
+    assert psnrs["no_guidance"] > psnrs["full"] > psnrs["other_guidance"] > psnrs["fidelity"] > psnrs["no_noise"]
     text = parts.parts_table(rows)
     assert text.count("full decoder") == 2
     assert parts.advantage(rows, rows[1]) > 15
     found = parts.findings(rows)
     assert len(found) == 2
-    assert "quality 10: the full decoder does not beat 'tokens zeroed' on ST-LPIPS" in found[0]
+    assert "quality 10: the full decoder does not beat 'guidance zeroed' on ST-LPIPS" in found[0]
 
 
 def test_parts_need_another_picture():

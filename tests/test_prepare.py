@@ -13,7 +13,8 @@ from sodec.evaluate import parts
 from sodec.models import LITE, SD21_TINY, SodecModel
 from sodec.models.ddim import ddim
 from sodec.models.flow import Flow
-from sodec.models.prepare import prepare
+from sodec.models.lite import Guidance
+from sodec.models.prepare import fold_batch_norms, prepare
 
 CPU = torch.device("cpu")
 CONFIGS = [pytest.param(config, id=config.name) for config in (LITE, SD21_TINY)]
@@ -29,6 +30,9 @@ def model(request):
             value.uniform_(-0.5, 0.5) if name.endswith("bias") else value.uniform_(0.5, 1.5)
         elif name.endswith("leave.weight") and not value.any():
             value.normal_(std=0.05)
+    for name, value in model.named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            value.uniform_(-0.5, 0.5) if name.endswith("mean") else value.uniform_(0.5, 1.5)
     return model
 
 
@@ -37,18 +41,20 @@ def inputs(model, height=6, width=9):
     torch.manual_seed(1)
     y_hat = torch.randn(1, config.y_channels, height, width)
     z_hat = torch.randn(1, config.z_channels, -(-height // 4), -(-width // 4)).round()
-    return y_hat, z_hat, torch.tensor([33.0])
+    noise = torch.randn(1, config.noise, 4 * height, 4 * width) if config.noise else None
+    return y_hat, z_hat, torch.tensor([33.0]), noise
 
 
 def relative_error(ours, theirs):
     return ((ours - theirs).norm() / theirs.norm()).item()
 
 
-def stages(model, y_hat, z_hat, quality):
+def stages(model, y_hat, z_hat, quality, noise):
     """The outputs of the decoder's parts, each computed from the previous one."""
-    w = model.content(z_hat)[..., : y_hat.shape[-2], : y_hat.shape[-1]]
-    flow = Flow(model, y_hat, w, quality).run()
-    return {"tokens": flow.guidance, "l_t": flow.l_t * model.latent_scale, "l_0": flow.l_0, "picture": flow.x}
+    flow = Flow(model, y_hat, quality, w=model.content_latent(z_hat, y_hat), noise=noise).run()
+    guidance = [flow.guidance] if model.config.sizes else flow.guidance
+    named = {f"guidance {number}": tensor for number, tensor in enumerate(guidance)}
+    return {**named, "l_t": flow.l_t * model.latent_scale, "l_0": flow.l_0, "picture": flow.x}
 
 
 def test_folded_gives_what_unfolded_gives(model):
@@ -60,8 +66,26 @@ def test_folded_gives_what_unfolded_gives(model):
         assert relative_error(folded[name], value) <= 1e-4, name
 
 
-@pytest.mark.parametrize("variant", ["no_unet", "mean_eps", "zero_tokens", "zero_content"])
+def test_batch_norms_fold_exactly(model):
+    """In float64, so that only the formula can differ."""
+    if model.config.sizes is not None:
+        pytest.skip("it has no batch norms")
+    y_hat, _, quality, noise = (given.double() for given in inputs(model))
+    whole, folded = copy.deepcopy(model).double(), copy.deepcopy(model).double()
+    assert fold_batch_norms(folded) == 35
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert fold_batch_norms(folded) == 0
+    with torch.inference_mode():
+        expected, found = (Flow(one, y_hat, quality, noise=noise).run() for one in (whole, folded))
+    # l_0 and the folded pixels become float32 on the way.
+    assert relative_error(found.guidance.at_8, expected.guidance.at_8) <= 1e-14
+    assert relative_error(found.pixels, expected.pixels) <= 1e-6
+
+
+@pytest.mark.parametrize("variant", ["no_unet", "mean_eps", "no_guidance", "no_noise", "no_content"])
 def test_the_folded_model_without_a_part_is_the_unfolded_one_without_it(model, variant):
+    if variant not in parts.variants_of(model):
+        pytest.skip("the model has no such part")
     given = inputs(model)
     folded = prepare(copy.deepcopy(model), CPU, torch.float32).model
     found = []
@@ -82,24 +106,39 @@ def test_what_was_folded_is_said_and_is_gone(model):
     for name, count in prepared.folded.items():
         assert f"{count:>4}  {name}" in told
     names = " ".join(prepared.folded)
-    for word in ("time embedding", "one step", "tokens"):
-        assert word in names
-    if model.config.sizes is not None:
+    assert "one step" in names
+    if model.config.sizes is None:
+        assert prepared.folded["batch norms into the convolutions before them"] == 35
+    else:
+        assert "time embedding" in names
         assert prepared.folded["keys and values of the guidance tokens into one product"] == 10
         assert "layer scales" in names
     kept = {name for name, _ in prepared.model.named_parameters()}
-    assert not any("time" in name or ".kv." in name or "attn2.to_k" in name for name in kept if "unet" in name)
+    assert not any("time" in name or "attn2.to_k" in name for name in kept if "unet" in name)
     again = prepare(prepared.model, CPU, torch.float32)
     assert not again.folded, "a second time there is nothing left to fold"
 
 
+def unet_inputs(model, dtype=torch.float32):
+    """A latent, guidance and noise for the UNet."""
+    torch.manual_seed(2)
+    config = model.config
+    latent = torch.randn(1, config.latent, 8, 8, dtype=dtype)
+    if config.sizes is not None:
+        return latent, torch.randn(1, 7, config.public.tokens, dtype=dtype), None
+    widths, sides = (config.unet[1], config.unet[0], config.decoder[0]), (4, 8, 16)
+    guidance = Guidance(*(torch.randn(1, c, s, s, dtype=dtype) for c, s in zip(widths, sides, strict=True)))
+    return latent, guidance, torch.randn(1, config.noise, 16, 16, dtype=dtype)
+
+
 def test_many_steps_need_the_timestep(model):
     """With `one_step=False` the network is unchanged, so that DDIM can use it."""
-    torch.manual_seed(2)
-    tokens = torch.randn(1, 7, model.config.tokens)
-    latent = torch.randn(1, model.config.latent, 8, 8)
+    latent, guidance, noise = unet_inputs(model)
     packed = prepare(copy.deepcopy(model), CPU, torch.float32, one_step=False).model
-    expected, found = (ddim(lambda x, t, unet=m.unet: unet(x, t, tokens), latent, 4, m.alphas) for m in (model, packed))
+    with torch.inference_mode():
+        expected, found = (
+            ddim(lambda x, t, m=m: m.predict_noise(x, t, guidance, noise), latent, 4, m.alphas) for m in (model, packed)
+        )
     assert relative_error(found, expected) <= 1e-4
 
 
@@ -127,7 +166,5 @@ def test_in_bfloat16_eps_stays_float32_and_gain_exact(model):
     prepared = prepare(copy.deepcopy(model), CPU, torch.bfloat16).model
     assert prepared.gain.log_gain.dtype == prepared.alphas.dtype == torch.float32
     assert torch.equal(prepared.gain.log_gain, model.gain.log_gain)
-    tokens = torch.randn(1, 7, model.config.tokens, dtype=torch.bfloat16)
-    latent = torch.randn(1, model.config.latent, 8, 8, dtype=torch.bfloat16)
     with torch.inference_mode():
-        assert prepared.denoise(latent, tokens).dtype == torch.float32
+        assert prepared.denoise(*unet_inputs(model, torch.bfloat16)).dtype == torch.float32

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,11 +31,11 @@ from sodec.stream.container import read
 from sodec.train import losses
 from sodec.train.checkpoint import export, parts_of, restore
 from sodec.train.data import Ahead, Crops, load_pictures
-from sodec.train.optimise import Average, learning_rate
+from sodec.train.optimise import CRITIC_SHARE, Average, Gradients, learning_rate, take_statistics
 from sodec.train.options import Options
 from sodec.train.parts import Parts
 from sodec.train.run import train
-from sodec.train.stages import RECIPE, STAGES, Batch, Outcome, lowest_quality
+from sodec.train.stages import RECIPE, STAGES, Batch, Judged, Outcome, lowest_quality, stage_for
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +62,8 @@ def chain(run, tmp_path_factory):
     """A checkpoint of every stage, each from the ones before."""
     out = tmp_path_factory.mktemp("chain")
     paths = {}
-    paths["autoencoder"] = run("autoencoder", out)
-    paths["denoiser"] = run("denoiser", out, start=(paths["autoencoder"],))
     paths["compression"] = run("compression", out)
-    paths["warm-up"] = run("warm-up", out, start=(paths["compression"], paths["denoiser"]))
+    paths["warm-up"] = run("warm-up", out, start=(paths["compression"],))
     paths["annealing"] = run("annealing", out, start=(paths["warm-up"],))
     return paths
 
@@ -74,27 +73,22 @@ def parameters(path):
     return parts_of(path)[0].state_dict()
 
 
-@pytest.mark.parametrize("stage", ["autoencoder", "denoiser", "compression", "warm-up", "annealing"])
+@pytest.mark.parametrize("stage", ["compression", "warm-up", "annealing"])
 def test_a_stage_moves_its_parts_and_no_other(stage, chain):
-    start = {
-        "autoencoder": None, "compression": None, "denoiser": "autoencoder", "warm-up": "compression",
-        "annealing": "warm-up",
-    }[stage]  # fmt: skip
+    start = {"compression": None, "warm-up": "compression", "annealing": "warm-up"}[stage]
     torch.manual_seed(0)
     before = parameters(chain[start]) if start else Parts(TINY).state_dict()
     after = parameters(chain[stage])
     names = [name for name, _ in Parts(TINY).named_parameters()]
     moved = {part(name) for name in names if not torch.equal(before[name], after[name])}
-    expected = set(STAGES[stage].trains)
-    if stage == "warm-up":  # it also takes what the denoiser's checkpoint has
-        moved -= {"vit", "latent_decoder", "latent_encoder"}
+    expected = set(stage_for(stage, TINY).trains)
     assert moved <= expected
     assert expected - moved <= {"gain"}  # three steps may leave a gain where it was
 
 
 def part(name):
     first, second = name.split(".")[:2]
-    return first if first in ("prior", "latent_encoder") else second
+    return first if first == "prior" else second
 
 
 def test_pieces_equal_one_run(run, tmp_path):
@@ -153,15 +147,15 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(run, tmp_path, monkeypatch)
 
 
 def test_adapters_train_the_unet_and_are_merged(chain, run, tmp_path):
-    path = run("warm-up", tmp_path, start=(chain["compression"], chain["denoiser"]), lora_rank=2)
+    path = run("warm-up", tmp_path, start=(chain["compression"],), lora_rank=2)
     saved = torch.load(path, weights_only=True)
     assert any("lora_A" in name for name in saved["parts"])
     parts, touched = parts_of(path)
     assert "unet" in touched
-    before = parameters(chain["denoiser"])
+    before = parameters(chain["compression"])
     changed = parts.state_dict()
     assert changed.keys() == before.keys()
-    assert not torch.equal(changed["model.unet.enter.weight"], before["model.unet.enter.weight"])
+    assert not torch.equal(changed["model.unet.enter.layer.weight"], before["model.unet.enter.layer.weight"])
     assert torch.equal(changed["model.unet.leave.weight"], before["model.unet.leave.weight"])
     with pytest.raises(TrainingError, match="rank 0"):
         run("warm-up", tmp_path, lora_rank=0)
@@ -247,6 +241,69 @@ def test_an_exported_model_codes_and_decodes(chain, tmp_path):
     assert read(data).fingerprint == bundle.fingerprint
 
 
+@pytest.mark.parametrize("pieces", [False, True])
+def test_the_statistics_of_batch_norms_are_taken_twice_and_kept(pieces, chain, run, tmp_path):
+    """At two thirds of a stage, for the weights as they are then, and at the end, for their average."""
+    for _ in range(20 if pieces else 1):
+        path = run("annealing", tmp_path, start=(chain["warm-up"],), max_minutes=0.0001 if pieces else 60, steps=6)
+    saved = torch.load(path, weights_only=True)
+    assert saved["step"] == 6
+    assert saved["frozen"]
+    assert saved["finished"]
+    name = "model.unet.enter.bn.running_var"
+    assert not torch.equal(saved["parts"][name], saved["average"][name])
+    exported = parts_of(path)[0].state_dict()
+    assert torch.equal(exported[name], saved["average"][name])
+    if pieces:
+        same(path, run("annealing", tmp_path / "whole", start=(chain["warm-up"],), steps=6))
+
+
+def test_statistics_are_those_of_what_is_shown():
+    torch.manual_seed(0)
+    norm = torch.nn.BatchNorm2d(3, momentum=0.02)
+    shown = torch.randn(4, 8, 3, 5, 5) * 2 + 7
+    take_statistics([norm], lambda: [norm(x) for x in shown] and None)
+    torch.testing.assert_close(norm.running_mean, shown.mean((0, 1, 3, 4)), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(norm.running_var, shown.var((1, 3, 4)).mean(0), rtol=1e-4, atol=1e-4)
+    assert (norm.training, norm.momentum) == (False, 0.02)
+    before = norm.running_mean.clone()
+    norm(shown[0] + 100)
+    assert torch.equal(norm.running_mean, before)
+
+
+def test_the_critics_gradient_gets_its_share_whatever_its_size():
+    """Ten times the loss of the critic changes nothing, once the running ratio has settled."""
+    torch.manual_seed(0)
+    found = []
+    for factor in (1.0, 10.0):
+        weight = torch.nn.Parameter(torch.ones(1, 3, 8, 8))
+        critic = SimpleNamespace(ratio=torch.ones(()))
+
+        def objective(batch, factor=factor, weight=weight):
+            x = batch.x * weight
+            return Outcome((x**2).mean(), {}, x.detach(), None, Judged(x, factor * x.mean()))
+
+        accelerator = SimpleNamespace(clip_grad_norm_=lambda parameters, norm: torch.zeros(()))
+        gradients = Gradients(objective, accelerator, [weight], Batch, graphs=False, critic=critic)
+        x = torch.full((1, 3, 8, 8), 255, dtype=torch.uint8)
+        for _ in range(200):
+            gradients(x, torch.ones(1))
+        found.append(weight.grad.clone())
+    torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=0)
+    alone = 2 / weight.numel()
+    torch.testing.assert_close(found[0], torch.full_like(weight, alone * (1 + CRITIC_SHARE)), rtol=1e-3, atol=0)
+
+
+def test_pictures_are_moved_alike():
+    torch.manual_seed(0)
+    x = torch.rand(6, 3, 80, 112)
+    a, b = losses.moved_alike(x, x, 64)
+    assert a.shape == (6, 3, 64, 64)
+    assert torch.equal(a, b)
+    other, _ = losses.moved_alike(x, x, 64)
+    assert not torch.equal(a, other)
+
+
 @pytest.fixture(scope="module")
 def sd21(run, tmp_path_factory):
     """Checkpoints of `sd21` at reduced width, begun as `sodec init` does: from a folder without a prior."""
@@ -279,11 +336,6 @@ def test_trained_sd21_is_exported_and_codes(sd21, tmp_path):
     export(sd21["annealing"], tmp_path)
     codec = sodec.Codec("sd21", weights=tmp_path)
     assert codec.decompress(codec.compress(photo(40, 70)), output="numpy").shape == (70, 40, 3)
-
-
-def test_sd21_has_no_stage_0(run, tmp_path):
-    with pytest.raises(TrainingError, match="public checkpoints"):
-        run("denoiser", tmp_path, model="sd21-tiny")
 
 
 def test_export_on_the_command_line(chain, tmp_path):
@@ -335,7 +387,7 @@ def test_training_goes_on_from_an_exported_model(chain, run, tmp_path):
     export(chain["annealing"], tmp_path / "weights")
     before, after = parameters(chain["annealing"]), restore(tmp_path / "weights").state_dict()
     for name, value in before.items():
-        exact = name.startswith(("prior", "latent_encoder", "model.scale_network"))
+        exact = name.startswith(("prior", "model.scale_network"))
         torch.testing.assert_close(after[name], value, rtol=0 if exact else 1e-3, atol=0 if exact else 1e-6)
     run("annealing", tmp_path / "on", start=(tmp_path / "weights",))
     (tmp_path / "weights" / "train.safetensors").unlink()
@@ -406,7 +458,7 @@ def test_crops_are_drawn_from_the_pictures_and_resume(data, tmp_path):
     ],
 )
 def test_bad_options_are_named(run, tmp_path, options, message):
-    stage = options.pop("stage", "autoencoder")
+    stage = options.pop("stage", "compression")
     with pytest.raises(TrainingError, match=message):
         run(stage, tmp_path, **options)
 

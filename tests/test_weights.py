@@ -111,10 +111,10 @@ def test_broken_descriptions_are_named(tmp_path, change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c, n: c.update(vit_depth=2), "lacks"),
+        (lambda c, n: c.update(unet_blocks=[2, 1]), "lacks"),
         (lambda c, n: c.update(surprise=1), "unknown configuration fields: surprise"),
-        (lambda c, n: c.pop("vit"), "missing configuration fields: vit"),
-        (lambda c, n: c.update(content=4), "the model needs"),
+        (lambda c, n: c.pop("noise"), "missing configuration fields: noise"),
+        (lambda c, n: c.update(transform=4), "the model needs"),
         (lambda c, n: n.update(extra=np.zeros(1, np.float16)), "'extra'"),
     ],
 )
@@ -183,8 +183,8 @@ def test_what_is_no_description_is_named(tmp_path, text, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"vit_depth": 10**6}, "vit_depth must be an integer of 0 to 64 (got 1000000)"),
-        ({"unet_blocks": 10**6}, "unet_blocks must be an integer of 0 to 64"),
+        ({"unet_blocks": 10**6}, "unet_blocks must be 1 to 8 integers of 0 to 64 (got 1000000)"),
+        ({"unet_blocks": [1, 10**6]}, "unet_blocks must be 1 to 8 integers of 0 to 64"),
         ({"decoder_blocks": [1, 10**6, 1]}, "decoder_blocks must be 1 to 8 integers of 0 to 64"),
         ({"decoder_blocks": [1] * 10**5}, "decoder_blocks must be 1 to 8 integers"),
         ({"fidelity_blocks": 3}, "fidelity_blocks must be 1 to 8 integers"),
@@ -200,7 +200,7 @@ def test_what_is_no_description_is_named(tmp_path, text, message):
         ({"scale_count": 1}, "scale_count must be an integer of 2 to 64"),
         ({"beta_end": 1e300}, "beta_end must be a number of 1e-06 to 0.5"),
         ({"timestep": 1000}, "timestep must be an integer of 0 to 999"),
-        ({"vit_patch": 1}, "vit_patch must be an integer of 8 to 64"),
+        ({"noise": -1}, "noise must be an integer of 0 to 8192"),
         ({"quality_anchors": 10**9}, "quality_anchors must be an integer of 2 to 199"),
         ({"name": ""}, "name must be a name of 1 to 64 characters"),
         ({"sizes": 5}, "sizes must be an object (got 5)"),
@@ -208,11 +208,11 @@ def test_what_is_no_description_is_named(tmp_path, text, message):
         ({"sizes": {}}, "missing configuration fields"),
         ({"unet": [8, 16]}, "no model of 'tiny' has these sizes"),
         ({"analysis": [8]}, "no model of 'tiny' has these sizes"),
-        ({"decoder_blocks": [1]}, "no model of 'tiny' has these sizes"),
-        ({"unet": [8192, 8192, 8192], "decoder": [8192, 8192, 8192], "unet_blocks": 64}, "a width is 8192"),
-        ({"vit": 8192}, "a width is 8192, but no tensor in the files has a side beyond"),
-        ({"vit_depth": 64}, "the depths add up to"),
-        ({"decoder_blocks": [64, 64, 64]}, "the depths add up to"),
+        ({"decoder_blocks": [1, 1]}, "no model of 'tiny' has these sizes"),
+        ({"unet": [8192] * 4, "decoder": [8192], "unet_blocks": [64, 64]}, "a width is 8192"),
+        ({"transform": 8192}, "a width is 8192, but no tensor in the files has a side beyond"),
+        ({"unet_blocks": [64, 1]}, "the depths add up to"),
+        ({"decoder_blocks": [64]}, "the depths add up to"),
     ],
 )
 def test_configurations_out_of_range_are_named_before_anything_is_built(tmp_path, monkeypatch, changes, message):

@@ -13,8 +13,8 @@ from torch import Tensor
 from .. import weights
 from ..models import ModelConfig, SodecModel
 from ..models.coding import QualityGain
-from ..models.files import coding_of, empty, fill, networks_of
-from ..models.lite import LatentDecoder, UNet
+from ..models.files import COUNT, coding_of, empty, fill, networks_of
+from ..models.lite import LatentDecoder
 from ..models.scale_network import ScaleNetwork
 
 IN_MEMORY = "random"  # stands for the folder
@@ -30,8 +30,6 @@ def write_random_weights(folder: Path, config: ModelConfig, seed: int = 0) -> we
             last.weight.mul_(20)  # so that symbols are not all zero
         if isinstance(model.latent_decoder, LatentDecoder):  # it adds nothing before it has learnt something
             model.latent_decoder.leave.weight.normal_(std=0.1)
-        if isinstance(model.unet, UNet):  # nor does it
-            model.unet.leave.reset_parameters()
     return weights.write(folder, config.to_dict(), _coding(model), networks_of(model))
 
 
@@ -49,7 +47,8 @@ class _Drawn(weights.Bundle):
         model = empty(config)
         del model.scale_network
         generator = torch.Generator(self.device).manual_seed(0)
-        tensors = {name: _random(name, value, generator) for name, value in model.state_dict().items()}
+        state = {name: value for name, value in model.state_dict().items() if not name.endswith(COUNT)}
+        tensors = {name: _random(name, value, generator) for name, value in state.items()}
         tensors["gain.log_gain"] = QualityGain(config).log_gain.detach().to(self.device)  # that of `coding`
         for part, factor in (("analysis.", 20), ("hyper_analysis.", 64)):  # so that symbols are not all zero
             tensors[[name for name in tensors if name.startswith(part) and tensors[name].ndim == 4][-1]].mul_(factor)

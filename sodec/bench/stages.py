@@ -18,7 +18,7 @@ from ..pipeline.source import TileSource, side_by_side
 from ..pipeline.tiles import HALO, Box
 from ..stream import container
 
-NAMES = ("entropy", "dequantisation", "fidelity", "ViT", "transformation", "UNet", "latent decoder")
+NAMES = ("entropy", "dequantisation", "fidelity", "guidance", "transformation", "UNet", "latent decoder")
 SETTING = "SODEC_KERNELS"  # of kernels.dispatch
 
 
@@ -66,9 +66,14 @@ class Dissection:
         self.symbols = [self.source.symbols(number) for number in range(len(stream.payloads))]
         self.z_hat = [torch.from_numpy(z).to(codec.device)[None].to(self.dtype) for z, _ in self.symbols]
         self.source.load(self.windows)
-        features = [self.source.window(window) for window in self.windows]
-        self.flows = [Flow(self.model, y_hat.to(self.dtype), w, self.at).run() for y_hat, w in features]
+        self.flows = [self._flow(window).run() for window in self.windows]
         self.stages = self._stages()
+
+    def _flow(self, window: Box) -> Flow:
+        features = self.source.window(window)
+        y_hat = features[0].to(self.dtype)
+        noise = self.codec.engine.noise(y_hat, 1.0, (window.top, window.left))
+        return Flow(self.model, y_hat, self.at, w=features[1] if self.model.content is not None else None, noise=noise)
 
     def stage(self, name: str) -> Stage:
         """The stage of this name."""
@@ -79,32 +84,40 @@ class Dissection:
         """All networks as the codec runs them: symbols to the floats of every window."""
         engine = self.codec.engine
         self._dequantise(content=True)
-        return [engine.synthesise(self.source.window(window), self.quality, 0.0).values for window in self.windows]
+        return [
+            engine.synthesise(self.source.window(window), self.quality, 0.0, 1.0, (window.top, window.left)).values
+            for window in self.windows
+        ]
 
     def _stages(self) -> list[Stage]:
         symbols = tuple(torch.from_numpy(array) for pair in self.symbols for array in pair)
         context = () if self.model.context is None else ("context",)
-        read = {name: tuple(getattr(flow, name) for flow in self.flows) for name in ("y_hat", "x_f", "l_t", "l_0")}
-        guidance = tuple(flow.guidance for flow in self.flows)
-        made = [
+        content = () if self.model.content is None else ("content",)
+        guide = ("projection",) if self.model.vit is None else ("vit", "projection")
+        read = {name: tuple(getattr(flow, name) for flow in self.flows) for name in ("y_hat", "l_t", "l_0")}
+        given = {
+            name: tuple(tensor for flow in self.flows for tensor in tensors(getattr(flow, name)))
+            for name in ("fidelity", "guidance", "noise")
+        }
+        stages = [
             Stage("entropy", self._decode_symbols, host=True),
             Stage("dequantisation", self._dequantise, ("mean", *context, "gain"), symbols),
-            Stage("fidelity", self._step("fidelity", "x_f"), ("fidelity",), read["y_hat"]),
-            Stage("ViT", self._step("guidance", "guidance"), ("vit", "projection"), read["x_f"]),
-            Stage("transformation", self._content_and_transform, ("content", "transform"),
+            Stage("fidelity", self._step("fidelity", "fidelity"), ("fidelity",), read["y_hat"]),
+            Stage("guidance", self._step("guidance", "guidance"), guide, given["fidelity"]),
+            Stage("transformation", self._content_and_transform, (*content, "transform"),
                   (*self.z_hat, *read["y_hat"])),
-            Stage("UNet", self._step("UNet", "l_0"), ("unet",), (*read["l_t"], *guidance)),
+            Stage("UNet", self._step("UNet", "l_0"), ("unet",), (*read["l_t"], *given["guidance"], *given["noise"])),
             Stage("latent decoder", self._step("latent decoder", "x"), ("latent_decoder",),
-                  (*read["l_0"], *read["x_f"])),
+                  (*read["l_0"], *given["fidelity"], *given["guidance"], *given["noise"])),
         ]  # fmt: skip
-        assert tuple(stage.name for stage in made) == NAMES
-        return made
+        assert tuple(stage.name for stage in stages) == NAMES
+        return stages
 
-    def _step(self, name: str, result: str) -> Callable[[], list[Tensor]]:
+    def _step(self, name: str, result: str) -> Callable[[], list[Any]]:
         """A step of the decoder alone, for every window; returns what it leaves."""
 
         @torch.inference_mode()
-        def run() -> list[Tensor]:
+        def run() -> list[Any]:
             for flow in self.flows:
                 STEPS[name](flow)
             return [getattr(flow, result) for flow in self.flows]
@@ -121,8 +134,9 @@ class Dissection:
 
     @torch.inference_mode()
     def _content_and_transform(self) -> list[Tensor]:
-        for z_hat in self.z_hat:
-            self.model.content(z_hat)
+        if self.model.content is not None:
+            for z_hat in self.z_hat:
+                self.model.content(z_hat)
         return self._step("transformation", "l_t")()
 
 
@@ -141,8 +155,10 @@ def without_kernels() -> Iterator[None]:
 
 
 def tensors(value: Any) -> list[Tensor]:
-    """The tensors among what a stage returns."""
-    return [one for one in value if isinstance(one, Tensor)]
+    """The tensors among what a stage reads or returns, in tuples of tuples too."""
+    if isinstance(value, Tensor):
+        return [value]
+    return [tensor for item in value or () for tensor in tensors(item)] if isinstance(value, (list, tuple)) else []
 
 
 def encoder(codec: Codec, picture: Any) -> Callable[[], Any]:

@@ -46,7 +46,7 @@ def train_command(stage: str, threads: int | None, **options: Any) -> None:
 
     \b
     STAGE is one of these, in the order of training, or all:
-      autoencoder, compression, denoiser, warm-up, annealing, finish, decoder, adversarial
+      compression, warm-up, annealing, finish, decoder, adversarial
     "all" trains one after the other and exports the last one to OUT/weights.
 
     \b

@@ -24,15 +24,16 @@ if TYPE_CHECKING:
     from ..models.flow import Flow
 
 FULL = "full"
-OTHER_TOKENS = "other_tokens"
+GUIDANCE = "no_guidance"
 LABELS = {
     FULL: "full decoder",
     "fidelity": "fidelity picture alone",
     "no_unet": "UNet skipped (l_0 = l_t)",
     "mean_eps": "UNet's mean everywhere",
-    "zero_tokens": "tokens zeroed",
-    OTHER_TOKENS: "another picture's tokens",
-    "zero_content": "w zeroed",
+    GUIDANCE: "guidance zeroed",
+    "other_guidance": "another picture's guidance",
+    "no_noise": "noise zeroed",
+    "no_content": "w zeroed",
 }
 
 
@@ -61,8 +62,8 @@ def evaluate_parts(
     codec
         A `sodec.Codec`.
     pictures
-        uint8 (H, W, 3) by name, each small enough for one tile; at least two, so that there are another picture's
-        tokens: each takes those of the next.
+        uint8 (H, W, 3) by name, each small enough for one tile; at least two, since each is also decoded with the
+        guidance of the next.
 
     Raises
     ------
@@ -72,20 +73,21 @@ def evaluate_parts(
     import torch
 
     if len(pictures) < 2:
-        raise UnsupportedPictureError(f"another picture's tokens need two pictures; there is {len(pictures)}")
+        raise UnsupportedPictureError(f"another picture's guidance needs two pictures (got {len(pictures)})")
+    variants = variants_of(codec.model)
     rows = []
-    with tqdm(total=len(qualities) * len(LABELS) * len(pictures), unit="decoding", disable=not progress) as bar:
+    with tqdm(total=len(qualities) * len(variants) * len(pictures), unit="decoding", disable=not progress) as bar:
         for quality in qualities:
             streams = [codec.compress(picture, quality=quality) for picture in pictures.values()]
-            sums: dict[str, list[dict[str, float | None]]] = {variant: [] for variant in LABELS}
+            sums: dict[str, list[dict[str, float | None]]] = {variant: [] for variant in variants}
             with torch.inference_mode():
                 for number, picture in enumerate(pictures.values()):
                     latents = _latents(codec, streams[number])
-                    others = _flow(codec.model, _latents(codec, streams[(number + 1) % len(streams)])).guidance
+                    others = _flow(codec, _latents(codec, streams[(number + 1) % len(streams)])).guidance
                     for variant, values in sums.items():
                         bar.set_postfix_str(f"quality {quality:g} {variant}")
                         with left_out(codec.model, variant, others):
-                            flow = _flow(codec.model, latents)
+                            flow = _flow(codec, latents)
                         decoded = flow.x_f if variant == "fidelity" else flow.x
                         cropped = _pixels(decoded, *picture.shape[:2])
                         values.append({metric.name: metric.function(picture, cropped) for metric in metrics})
@@ -121,9 +123,9 @@ def advantage(rows: Sequence[Part], row: Part, metric: str = "st_lpips") -> floa
 def findings(rows: Sequence[Part]) -> list[str]:
     """A sentence for each row that the full decoder should win and does not.
 
-    It should beat each on ST-LPIPS, and zeroed tokens on MS-SSIM too.
+    It should beat each on ST-LPIPS, and zeroed guidance on MS-SSIM too.
     """
-    asked = [(row, "st_lpips") for row in rows] + [(row, "ms_ssim") for row in rows if row.variant == "zero_tokens"]
+    asked = [(row, "st_lpips") for row in rows] + [(row, "ms_ssim") for row in rows if row.variant == GUIDANCE]
     return [
         f"quality {row.quality:g}: the full decoder does not beat '{LABELS[row.variant]}' on {METRICS[metric].label}"
         f" ({gain:+.1f} %)"
@@ -141,52 +143,80 @@ def _latents(codec: Any, data: bytes) -> tuple[Tensor, Tensor, Tensor]:
     return y_hat.to(z_hat.dtype), z_hat, quality
 
 
-def _flow(model: Any, latents: tuple[Tensor, Tensor, Tensor]) -> Flow:
+def variants_of(model: Any) -> list[str]:
+    """The keys of `LABELS` that this model has: `lite` has noise and no w, `sd21` w and no noise."""
+    missing = {"no_noise"} if not model.config.noise else {"no_content"}
+    return [variant for variant in LABELS if variant not in missing]
+
+
+def _flow(codec: Any, latents: tuple[Tensor, Tensor, Tensor]) -> Flow:
     from ..models.flow import Flow
 
     y_hat, z_hat, quality = latents
-    w = model.content(z_hat)[..., : y_hat.shape[-2], : y_hat.shape[-1]]
-    return Flow(model, y_hat, w, quality).run()
+    noise = codec.engine.noise(y_hat)
+    return Flow(codec.model, y_hat, quality, w=codec.model.content_latent(z_hat, y_hat), noise=noise).run()
 
 
 @contextmanager
-def left_out(model: Any, variant: str, others: Tensor | None = None) -> Iterator[None]:
+def left_out(model: Any, variant: str, others: Any = None) -> Iterator[None]:
     """The model without one of its parts, a key of `LABELS`; `others` is another picture's guidance.
 
     Parts are replaced from outside: what is left out for a table is no business of the model.
     """
-    import torch
-
-    denoise, guidance = model.denoise, model.guidance
+    denoise, guidance, picture = model.denoise, model.guidance, model.picture
 
     def mean_noise(l_t: Tensor, *inputs: Any) -> Tensor:
         kept = model.one_step[0] * l_t.float()
         mean: Tensor = (denoise(l_t, *inputs) - kept).mean((2, 3), keepdim=True)
         return kept + mean
 
-    replaced: dict[str, Callable[..., Any]] = {
-        "no_unet": lambda l_t, *_: l_t.float() * model.latent_scale,
-        "mean_eps": mean_noise,
-        "zero_tokens": lambda *inputs: torch.zeros_like(guidance(*inputs)),
-        OTHER_TOKENS: lambda *_: others,
+    def without_content(y_hat: Tensor, quality: Tensor, w: Tensor) -> Tensor:
+        l_t: Tensor = transform(y_hat, quality, w * 0)
+        return l_t
+
+    replaced: dict[str, dict[str, Callable[..., Any]]] = {
+        "no_unet": {"denoise": lambda l_t, *_: l_t.float() * model.latent_scale},
+        "mean_eps": {"denoise": mean_noise},
+        GUIDANCE: {"guidance": lambda fidelity: _zeros(guidance(fidelity))},
+        "other_guidance": {"guidance": lambda fidelity: _padded(others, guidance(fidelity))},
+        "no_noise": {
+            "denoise": lambda l_t, guide, noise: denoise(l_t, guide, noise * 0),
+            "picture": lambda l_0, fidelity, guide, noise: picture(l_0, fidelity, guide, noise * 0),
+        },
     }
-    if variant == "zero_content":
-        hook = model.transform.register_forward_pre_hook(
-            lambda _, given: (given[0], torch.zeros_like(given[1]), given[2])
-        )
+    if variant == "no_content":
+        transform = model.transform.forward
+        model.transform.forward = without_content
         try:
             yield
         finally:
-            hook.remove()
-    elif variant in replaced:
-        name = "denoise" if variant in ("no_unet", "mean_eps") else "guidance"
-        setattr(model, name, replaced[variant])  # hides the method of that name
-        try:
-            yield
-        finally:
-            delattr(model, name)
-    else:
+            del model.transform.forward
+        return
+    methods = replaced.get(variant, {})
+    for name, function in methods.items():
+        setattr(model, name, function)  # hides the method of that name
+    try:
         yield
+    finally:
+        for name in methods:
+            delattr(model, name)
+
+
+def _zeros(guidance: Any) -> Any:
+    """Guidance of zeros: a tensor of tokens, or the tensors that `lite` adds."""
+    return guidance * 0 if hasattr(guidance, "shape") else type(guidance)(*(tensor * 0 for tensor in guidance))
+
+
+def _padded(others: Any, own: Any) -> Any:
+    """Another picture's guidance. Where it is of places, it is repeated or cut to the size of this picture's."""
+    if hasattr(own, "shape"):
+        return others
+
+    def fitted(other: Tensor, like: Tensor) -> Tensor:
+        repeats = [-(-wanted // size) for wanted, size in zip(like.shape[-2:], other.shape[-2:], strict=True)]
+        return other.repeat(1, 1, *repeats)[..., : like.shape[-2], : like.shape[-1]]
+
+    return type(own)(*map(fitted, others, own))
 
 
 def _pixels(decoded: Tensor, height: int, width: int) -> Array:

@@ -12,7 +12,8 @@ from ..errors import WeightsError
 MAX_WIDTH, MAX_DEPTH, MAX_LEVELS = 8192, 64, 8
 # What a field may be, both ends included, where that is not a width of 1 to MAX_WIDTH or a depth of 0 to MAX_DEPTH.
 RANGES: dict[str, tuple[float, float]] = {
-    "context": (0, MAX_WIDTH), "vit_patch": (8, 64), "vit_grid": (1, 256), "guidance_tokens": (1, 4096),
+    "context": (0, MAX_WIDTH), "content": (0, MAX_WIDTH), "noise": (0, MAX_WIDTH),
+    "vit_patch": (8, 64), "vit_grid": (1, 256), "guidance_tokens": (1, 4096),
     "quality_anchors": (2, 199), "scale_count": (2, 64), "scale_min": (1e-3, 1e3), "scale_max": (1e-3, 1e3),
     "beta_start": (1e-6, 0.5), "beta_end": (1e-6, 0.5), "timestep": (0, 999), "latent_scale": (1e-3, 1e3),
 }  # fmt: skip
@@ -21,8 +22,13 @@ DEPTHS = ("blocks", "depth")  # how the names of depths end
 
 @dataclass(frozen=True)
 class PublicSizes:
-    """What the layouts of public checkpoints have beside the sizes of `ModelConfig`."""
+    """What `sd21` has beside the sizes of `ModelConfig`: layouts of public checkpoints, and what they are joined by."""
 
+    transform_blocks: int = 4  # of T_s, at 1/16 and again at 1/8
+    vit: int = 768
+    vit_depth: int = 12
+    vit_patch: int = 14  # pixels of the resized fidelity picture; each patch covers 16 of the picture
+    tokens: int = 1024  # D of the guidance tokens
     unet_blocks: int = 2  # residual blocks of a level on the way down; one more on the way up
     unet_attention: tuple[bool, ...] = (True, True, True, False)  # levels with transformers; the middle has one
     unet_head: int = 64  # channels
@@ -47,8 +53,8 @@ class ModelConfig:
 
     A field of another type or out of its range is a `WeightsError` that names it, before anything is built.
 
-    Lists of widths and blocks go in the order of the data. With `sizes` the parts are those of `sd21`, and the places
-    are its own where lite's differ: its latent is at 1/8, its UNet begins there and its decoders end at the picture.
+    Lists of widths and blocks go in the order of the data. With `sizes` the parts are those of `sd21`, whose decoders
+    end at the picture.
     """
 
     name: str = "lite"
@@ -56,21 +62,17 @@ class ModelConfig:
     z_channels: int = 64  # hyper latent, at 1/64
     analysis: tuple[int, ...] = (48, 96, 160)  # widths of E at 1/4, 1/8, 1/16
     hyper: int = 96  # first width of the three branches that read z; 64 after each upsampling
-    content: int = 64  # w, the second synthesis of z
+    content: int = 0  # w, the second synthesis of z, which only `sd21` has
     context: int = 128  # width of what predicts half of y from the other; 0 is none
-    latent: int = 64  # channels of the diffusion latent, at 1/16
+    latent: int = 32  # channels of the diffusion latent, at 1/8
+    noise: int = 4  # channels of noise at 1/4; 0 is none
     transform: int = 160  # T_s
-    transform_blocks: int = 0
     fidelity: tuple[int, ...] = (160, 80, 40)  # widths of D_a at 1/16, 1/8, 1/4
     fidelity_blocks: tuple[int, ...] = (4, 2, 2)
-    vit: int = 192
-    vit_depth: int = 4
-    vit_patch: int = 16  # pixels of the half-size fidelity picture, so a token is 32 pixels of the picture
-    tokens: int = 192  # D of the guidance tokens
-    unet: tuple[int, ...] = (160, 192, 192)  # widths at 1/16, 1/32, 1/64
-    unet_blocks: int = 6  # on the way up at 1/16, where what lies between y_hat and D_m is worked out
-    decoder: tuple[int, ...] = (160, 128, 64)  # widths of D_m at 1/16, 1/8, 1/4
-    decoder_blocks: tuple[int, ...] = (0, 3, 2)
+    unet: tuple[int, ...] = (128, 160, 192, 192)  # widths at 1/8, 1/16, 1/32, 1/64
+    unet_blocks: tuple[int, ...] = (2, 4)  # of lite, on the way up at 1/8 and 1/16
+    decoder: tuple[int, ...] = (64,)  # widths of D_m, of lite at 1/4
+    decoder_blocks: tuple[int, ...] = (1,)
     quality_anchors: int = 5  # learnt gain vectors; qualities between are log-linear
     scale_min: float = 0.12  # the table of scales: log-uniform, index 0 is not coded (SKIP)
     scale_max: float = 64.0
@@ -179,20 +181,22 @@ def _check_fields(sizes: ModelConfig | PublicSizes) -> None:
 
 LITE = ModelConfig()
 TINY = ModelConfig(  # for tests: every part, seconds on one core
-    name="tiny", y_channels=8, z_channels=8, analysis=(8, 8, 8), hyper=8, content=8, context=8, latent=4, transform=8,
-    transform_blocks=1, fidelity=(8, 8, 8), fidelity_blocks=(1, 1, 1), vit=16, vit_depth=1, tokens=16,
-    unet=(8, 16, 16), unet_blocks=2, decoder=(8, 8, 8), decoder_blocks=(1, 1, 1),
+    name="tiny", y_channels=8, z_channels=8, analysis=(8, 8, 8), hyper=8, context=8, latent=4, noise=2, transform=8,
+    fidelity=(8, 8, 8), fidelity_blocks=(1, 1, 1), unet=(8, 8, 16, 16), unet_blocks=(1, 1), decoder=(8,),
 )  # fmt: skip
 SD21 = ModelConfig(
     name="sd21", y_channels=220, z_channels=320, analysis=(60, 120, 240, 480, 960), hyper=320, content=220, context=0,
-    latent=4, transform=320, transform_blocks=4, fidelity=(960, 480, 240, 120, 60), fidelity_blocks=(9,), vit=768,
-    vit_depth=12, vit_patch=14, tokens=1024, unet=(320, 640, 1280, 1280), decoder=(512, 512, 256, 128),
-    decoder_blocks=(3, 3, 3, 3), beta_end=0.012, sizes=PublicSizes(),
+    latent=4, noise=0, transform=320, fidelity=(960, 480, 240, 120, 60), fidelity_blocks=(9,),
+    unet=(320, 640, 1280, 1280), decoder=(512, 512, 256, 128), decoder_blocks=(3, 3, 3, 3), beta_end=0.012,
+    sizes=PublicSizes(),
 )  # fmt: skip
 SD21_TINY = ModelConfig(
     name="sd21-tiny", y_channels=8, z_channels=8, analysis=(4, 4, 8, 8, 8), hyper=8, content=8, context=0, latent=4,
-    transform=8, transform_blocks=1, fidelity=(8, 8, 8, 4, 4), fidelity_blocks=(2,), vit=16, vit_depth=2,
-    vit_patch=14, tokens=16, unet=(8, 16, 16, 16), decoder=(16, 16, 8, 8), decoder_blocks=(2, 2, 2, 2), beta_end=0.012,
-    sizes=PublicSizes(unet_blocks=1, unet_head=8, groups=4, vit_head=8, vit_grid=5, guidance_tokens=7),
+    noise=0, transform=8, fidelity=(8, 8, 8, 4, 4), fidelity_blocks=(2,), unet=(8, 16, 16, 16),
+    decoder=(16, 16, 8, 8), decoder_blocks=(2, 2, 2, 2), beta_end=0.012,
+    sizes=PublicSizes(
+        transform_blocks=1, vit=16, vit_depth=2, tokens=16, unet_blocks=1, unet_head=8, groups=4, vit_head=8,
+        vit_grid=5, guidance_tokens=7,
+    ),
 )  # fmt: skip
 CONFIGS = {config.name: config for config in (LITE, TINY, SD21, SD21_TINY)}

@@ -27,6 +27,7 @@ from .prepare import Prepared, prepare
 MAX_WIDTH_AT_ONCE, MAX_DEPTH_AT_ONCE = 384, 16
 TENSORS_PER_BLOCK = 4  # at least: two convolutions with biases
 MAX_TABLES = 255  # in a set
+COUNT = ".num_batches_tracked"  # of batch norms in training, which nothing reads
 TRAINING_FILE = "train.safetensors"  # what only training needs, beside the weights
 
 
@@ -79,7 +80,7 @@ def fill(model: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
 
 def check_shapes(model: nn.Module, shapes: Mapping[str, tuple[int, ...]], source: Path) -> None:
     """`WeightsError` names `source` and what tensor is missing, left over or of another shape."""
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items() if not name.endswith(COUNT)}
     if missing := sorted(expected.keys() - shapes.keys()):
         raise WeightsError(f"{source} lacks {len(missing)} tensors, the first is {missing[0]!r}")
     if unknown := sorted(shapes.keys() - expected.keys()):
@@ -129,7 +130,7 @@ def networks_of(model: SodecModel) -> dict[str, np.ndarray]:
     """Every tensor that runs in floats, float16. `WeightsError` names one that is not finite."""
     tensors = {}
     for name, value in model.state_dict().items():
-        if name.startswith("scale_network."):
+        if name.startswith("scale_network.") or name.endswith(COUNT):
             continue
         array = value.to(torch.float16).numpy()
         if not np.isfinite(array).all():

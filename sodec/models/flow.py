@@ -2,11 +2,11 @@
 
 .. code::
 
-    x_f = D_a(y_hat)                                    fidelity
-    c   = F_p(F(x_f))                                   guidance
-    l_t = T_s(y_hat, w)                                 transformation
-    l_0 = (l_t - sqrt(1 - a_t) UNet(l_t, t, c)) / sqrt(a_t)      UNet, one step
-    x   = D_m(l_0), with `lite` x_f + D_m(l_0, x_f)     latent decoder
+    x_f, features = D_a(y_hat)                          fidelity
+    c   = F_p(features), with `sd21` F_p(F(x_f))        guidance
+    l_t = T_s(y_hat), with `sd21` T_s(y_hat, w)         transformation
+    l_0 = (l_t - sqrt(1 - a_t) UNet(l_t, c, noise)) / sqrt(a_t)  UNet, one step
+    x   = x_f + D_m(l_0, c, noise), with `sd21` D_m(l_0)         latent decoder
 
 The codec times the steps, CUDA graphs capture them, training calls them, the benchmark repeats them one by one, and the
 table of parts runs them with a part left out.
@@ -16,11 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from .blocks import Origin
+from .blocks import Fidelity, unfolded
 
 if TYPE_CHECKING:
     from .model import SodecModel
@@ -39,57 +39,75 @@ class Flow:
 
     Parameters
     ----------
-    y_hat, w
-        (B, Cy, h, w) and (B, Cw, h, w).
+    y_hat
+        (B, Cy, h, w).
     quality
         (B,).
-    x_f
-        The fidelity picture, if it is known: the first step then has nothing to do.
-    origin
-        The place of the window's corner in a larger picture, in guidance tokens.
+    w
+        (B, Cw, h, w), which only `sd21` has.
+    noise
+        (B, Cn, 4 h, 4 w), which only `lite` has: `place_noise` of the window. None is none.
+    fidelity
+        What D_a gives, if it is known: the first step then has nothing to do.
 
     Attributes
     ----------
-    x_f, x
-        The fidelity and the final picture (B, 3, 16 h, 16 w), about 0..1.
     guidance
         What steers the UNet; its kind is the model's own.
     l_t, l_0
         The noisy latent as T_s gives it, and the clean one in float32.
+    pixels
+        The final picture as `unfolded` takes it.
     """
 
-    x_f: Tensor
-    guidance: Tensor
+    fidelity: Fidelity
+    guidance: Any
     l_t: Tensor
     l_0: Tensor
-    x: Tensor
+    pixels: Tensor
 
     def __init__(
-        self, model: SodecModel, y_hat: Tensor, w: Tensor, quality: Tensor, *,
-        x_f: Tensor | None = None, origin: Origin = (0.0, 0.0),
+        self, model: SodecModel, y_hat: Tensor, quality: Tensor, *,
+        w: Tensor | None = None, noise: Tensor | None = None, fidelity: Fidelity | None = None,
     ) -> None:  # fmt: skip
-        self.model, self.y_hat, self.w, self.quality, self.origin = model, y_hat, w, quality, origin
-        self.known = x_f
+        self.model, self.y_hat, self.quality, self.w, self.known = model, y_hat, quality, w, fidelity
+        channels = model.config.noise
+        if noise is None and channels:
+            batch, _, height, width = y_hat.shape
+            noise = y_hat.new_zeros(batch, channels, 4 * height, 4 * width)
+        self.noise = noise
+
+    @property
+    def x_f(self) -> Tensor:
+        """The fidelity picture (B, 3, 16 h, 16 w), about 0..1."""
+        return self.fidelity.picture
+
+    @property
+    def x(self) -> Tensor:
+        """The final picture (B, 3, 16 h, 16 w), about 0..1."""
+        return unfolded(self.pixels)
 
     def fidelity_step(self) -> None:
         """x_f, by D_a."""
-        self.x_f = self.model.fidelity(self.y_hat, self.quality) if self.known is None else self.known
+        self.fidelity = self.model.fidelity(self.y_hat, self.quality) if self.known is None else self.known
 
     def guidance_step(self) -> None:
         """c, by F and F_p."""
-        self.guidance = self.model.guidance(self.x_f, self.origin)
+        self.guidance = self.model.guidance(self.fidelity)
 
     def transformation_step(self) -> None:
         """l_t, by T_s."""
-        self.l_t = self.model.transform(self.y_hat, self.w, self.quality)
+        content = () if self.w is None else (self.w,)
+        self.l_t = self.model.transform(self.y_hat, self.quality, *content)
 
     def unet_step(self) -> None:
         """l_0, by the UNet and the one step."""
-        self.l_0 = self.model.denoise(self.l_t, self.guidance, self.origin)
+        self.l_0 = self.model.denoise(self.l_t, self.guidance, self.noise)
 
     def latent_decoder_step(self) -> None:
         """x, by D_m."""
-        self.x = self.model.picture(self.l_0.to(self.y_hat.dtype), self.x_f)
+        l_0 = self.l_0.to(self.y_hat.dtype)
+        self.pixels = self.model.picture(l_0, self.fidelity, self.guidance, self.noise)
 
     def run(self, hook: Hook = no_hook) -> Flow:
         """All steps in turn."""

@@ -53,7 +53,7 @@ class SizeCache(Generic[Value]):
 
 
 class GraphedDecoder:
-    """y_hat (1, Cy, h, w), w (1, Cw, h, w) and quality (1,) to the full and the fidelity picture, as decoded.
+    """The inputs of a window to the full and the fidelity picture, as `blocks.unfolded` takes them.
 
     A size is captured when it is decoded for the second time: most windows of a large picture have one size, and for a
     picture that is decoded once a capture does not pay. Sizes are not rounded up, since padding would change pixels.
@@ -68,30 +68,35 @@ class GraphedDecoder:
         self._capture = capture or Captured
         self._side = _cuda.Stream() if capture is None else None
 
-    def __call__(self, y_hat: Tensor, w: Tensor, quality: Tensor) -> tuple[Tensor, ...]:
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """`inputs` are y_hat, quality, and w or noise, whichever the model has, as `Flow` takes them."""
+        y_hat = inputs[0]
         key = (tuple(y_hat.shape), y_hat.dtype)
         graph = self.graphs.get(key)
         if graph is None:
             if self._met.get(key) is None:
                 self._met.put(key, True)
                 with dispatch.in_graphs():  # a first decode has the pixels of those that follow
-                    return self.decode(y_hat, w, quality)
+                    return self.decode(*inputs)
             with dispatch.in_graphs():
-                graph = self._capture(self.decode, (y_hat, w, quality))
+                graph = self._capture(self.decode, inputs)
             self.graphs.put(key, graph)
-        return graph(y_hat, w, quality)
+        return graph(*inputs)
 
-    def decode(self, y_hat: Tensor, w: Tensor, quality: Tensor) -> tuple[Tensor, Tensor]:
+    def decode(self, y_hat: Tensor, quality: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
         """The networks, with the fidelity branch beside T_s where there are streams."""
+        name = "noise" if self.model.config.noise else "w"
+        flow = Flow(self.model, y_hat, quality, **{name: other})
         if self._side is None:
-            flow = Flow(self.model, y_hat, w, quality).run()
-            return flow.x, flow.x_f
+            flow.run()
+            return flow.pixels, flow.fidelity.pixels
         here = _cuda.current_stream()
         self._side.wait_stream(here)
-        flow = Flow(self.model, y_hat, w, quality).run(self._beside)
-        for tensor in (flow.x_f, flow.guidance):
+        flow.run(self._beside)
+        guidance = [flow.guidance] if isinstance(flow.guidance, Tensor) else flow.guidance
+        for tensor in (flow.fidelity.pixels, *guidance):
             tensor.record_stream(here)
-        return flow.x, flow.x_f
+        return flow.pixels, flow.fidelity.pixels
 
     @contextmanager
     def _beside(self, step: str) -> Iterator[None]:

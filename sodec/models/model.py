@@ -5,8 +5,7 @@
     y = E(x); z = round(H_a(y)); symbols = round(gain(q) (y - mu))
     y_hat = symbols / gain(q) + mu
 
-The mean mu is one of z alone for the first half of y, and for the second of z and the first. `sd21` has neither that
-nor the sum: its mu is of z, its picture D_m(l_0).
+The mean mu is one of z alone for the first half of y, and for the second of z and the first; of `sd21` of z alone.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from . import lite
-from .blocks import Origin
+from .blocks import Fidelity
 from .coding import QualityGain
 from .config import ModelConfig
 from .flow import Flow
@@ -36,7 +35,7 @@ from .sd21.vit import Dinov2, Resampler
 # The class of each part, by family; what a part takes and gives is the same in both.
 LITE_PARTS: dict[str, Any] = {
     "analysis": lite.Analysis, "hyper_analysis": lite.HyperAnalysis, "synthesis": lite.HyperSynthesis,
-    "fidelity": lite.FidelityDecoder, "vit": lite.VisionTransformer, "projection": lite.Projection,
+    "fidelity": lite.FidelityDecoder, "projection": lite.Projection,
     "transform": lite.Transformation, "unet": lite.UNet, "latent_decoder": lite.LatentDecoder,
 }  # fmt: skip
 SD21_PARTS: dict[str, Any] = {
@@ -78,9 +77,9 @@ class SodecModel(nn.Module):
         self.mean = parts["synthesis"](config, config.y_channels)
         self.scale_network = ScaleNetwork(config)
         self.context = Context(config) if config.context else None
-        self.content = parts["synthesis"](config, config.content)
+        self.content = parts["synthesis"](config, config.content) if config.content else None
         self.fidelity = parts["fidelity"](config)
-        self.vit = parts["vit"](config)
+        self.vit = parts["vit"](config) if "vit" in parts else None
         self.projection = parts["projection"](config)
         self.transform = parts["transform"](config)
         self.unet = parts["unet"](config)
@@ -91,24 +90,42 @@ class SodecModel(nn.Module):
         self.latent_scale = 1.0
         self.to(memory_format=torch.channels_last)
 
-    def decode(self, y_hat: Tensor, z_hat: Tensor, quality: Tensor) -> Tensor:
+    def decode(self, y_hat: Tensor, z_hat: Tensor, quality: Tensor, noise: Tensor | None = None) -> Tensor:
         """The whole decoder: y_hat (B, Cy, h, w), z_hat (B, Cz, ceil(h/4), ceil(w/4)) to (B, 3, 16 h, 16 w) in 0..1."""
-        w = self.content(z_hat)[..., : y_hat.shape[-2], : y_hat.shape[-1]]
-        return Flow(self, y_hat, w, quality).run().x.float().clamp(0, 1)
+        flow = Flow(self, y_hat, quality, w=self.content_latent(z_hat, y_hat), noise=noise)
+        return flow.run().x.float().clamp(0, 1)
 
-    def denoise(self, l_t: Tensor, tokens: Tensor, origin: Origin = (0.0, 0.0)) -> Tensor:
-        """The one step: l_t (B, Cl, h, w), as `transform` gives it, and tokens (B, T, D) to l_0, in float32."""
+    def content_latent(self, z_hat: Tensor, y_hat: Tensor) -> Tensor | None:
+        """w (B, Cw, h, w) of z_hat, of the size of y_hat; None in `lite`, which has none."""
+        if self.content is None:
+            return None
+        return self.content(z_hat)[..., : y_hat.shape[-2], : y_hat.shape[-1]]
+
+    def guidance(self, fidelity: Fidelity) -> Any:
+        """What steers the UNet: `lite.Guidance`, or with `sd21` tokens (B, T, D)."""
+        if self.vit is None:
+            return self.projection(fidelity.features)
+        return self.projection(self.vit(fidelity.picture.clamp(0, 1)))
+
+    def predict_noise(self, latent: Tensor, step: Tensor, guidance: Any, noise: Tensor | None) -> Tensor:
+        """eps of a latent (B, Cl, H/8, W/8) at the timestep (B,), in float32. The UNet of `lite` knows but one."""
+        if isinstance(self.unet, UNet):
+            return self.unet(latent, guidance, noise)
+        return self.unet(latent, step, guidance)
+
+    def denoise(self, l_t: Tensor, guidance: Any, noise: Tensor | None) -> Tensor:
+        """The one step: l_t, as `transform` gives it, to l_0, both (B, Cl, H/8, W/8), in float32."""
         step = torch.full((len(l_t),), self.config.timestep, device=l_t.device)
-        eps = self.unet(l_t, step, tokens, origin)
+        eps = self.predict_noise(l_t, step, guidance, noise)
         if self.one_step == (1.0, 1.0):
             return l_t.float() + eps
-        keep, noise = self.one_step
-        return keep * l_t.float() + noise * eps
+        keep, factor = self.one_step
+        return keep * l_t.float() + factor * eps
 
-    def picture(self, l_0: Tensor, fidelity: Tensor) -> Tensor:
-        """The final picture (B, 3, H, W), about 0..1, of the clean latent and the fidelity picture."""
+    def picture(self, l_0: Tensor, fidelity: Fidelity, guidance: Any, noise: Tensor | None) -> Tensor:
+        """The final picture of the clean latent, as `unfolded` takes it."""
         if isinstance(self.latent_decoder, LatentDecoder):
-            return self.latent_decoder(l_0, fidelity)
+            return fidelity.pixels + self.latent_decoder(l_0, guidance.at_4, noise)
         return self.latent_decoder(l_0)
 
     def dequantise(self, symbols: Tensor, z_hat: Tensor, quality: Tensor) -> Tensor:
@@ -116,10 +133,6 @@ class SodecModel(nn.Module):
         residual = symbols.float() / self.gain(quality).exp()[:, :, None, None]
         mean = self.mean(z_hat).float()[..., : symbols.shape[-2], : symbols.shape[-1]]
         return residual + (mean if self.context is None else self.context(mean, residual))
-
-    def guidance(self, fidelity: Tensor, origin: Origin = (0.0, 0.0)) -> Tensor:
-        """Guidance tokens of a fidelity picture: (B, T, D)."""
-        return self.projection(self.vit(fidelity.clamp(0, 1), origin))
 
     def index_offsets(self, quality: Tensor) -> Tensor:
         """The gain as integer offsets on the scale index, in 1/16: quality (B,) to int32 (B, Cy)."""

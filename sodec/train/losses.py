@@ -125,8 +125,8 @@ def make_perceptual(
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """The learned perceptual term: shift-tolerant LPIPS (Ghildyal and Liu, ECCV 2022) with VGG features.
 
-    It returns a function of two batches (B, 3, H, W) in 0..1 that compares a random window of at most size x size
-    pixels of the first `crops` pictures: (crops,). Few and small on a CPU, where one evaluation costs as much as the
+    It returns a function of two batches (B, 3, H, W) in 0..1 that compares a part of at most size x size pixels of the
+    first `crops` pictures, moved at random: (crops,). Few and small on a CPU, where one evaluation costs as much as the
     rest of a step. The variant with AlexNet judges results and is never trained on.
     """
     from stlpips_pytorch import stlpips
@@ -134,10 +134,28 @@ def make_perceptual(
     network = stlpips.LPIPS(net="vgg", variant="shift_tolerant", verbose=False).eval().requires_grad_(False).to(device)
 
     def distance(x: Tensor, target: Tensor) -> Tensor:
-        side = min(size, *x.shape[-2:])
-        top, left = (int(torch.randint(0, whole - side + 1, ())) for whole in x.shape[-2:])
-        a, b = (picture[:crops, :, top : top + side, left : left + side].float() * 2 - 1 for picture in (x, target))
+        a, b = moved_alike(x[:crops], target[:crops], size)
         with torch.autocast(x.device.type, dtype=torch.bfloat16):
-            return network(a, b).float().flatten()
+            return network(a * 2 - 1, b * 2 - 1).float().flatten()
 
     return distance
+
+
+def moved_alike(x: Tensor, target: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The same random part of both (B, 3, H, W), enlarged 0.9 to 1.33 times, half of them flipped: side at most `size`.
+
+    A metric of features has blind spots that a decoder finds, as hatching; they lie elsewhere once pictures are moved
+    (E-LPIPS, Kettunen et al., 2019). The moves are drawn on the pictures' device.
+    """
+    count, side = len(x), min(size, *x.shape[-2:])
+    draw = torch.rand(4, count, device=x.device)
+    scales = [(0.75 + 0.35 * draw[0]) * side / whole for whole in (x.shape[-1], x.shape[-2])]
+    flip = torch.where(draw[1] < 0.5, -1.0, 1.0)
+    shifts = [(2 * draw[i] - 1) * (1 - scale).clamp_min(0) for i, scale in zip((2, 3), scales, strict=True)]
+    zero = torch.zeros_like(flip)
+    rows = [torch.stack([scales[0] * flip, zero, shifts[0]], 1), torch.stack([zero, scales[1], shifts[1]], 1)]
+    with torch.autocast(x.device.type, enabled=False):
+        grid = F.affine_grid(torch.stack(rows, 1), [count, 3, side, side], align_corners=False)
+        both = torch.cat([x.float(), target.float()], 1)
+        both = F.grid_sample(both, grid, padding_mode="reflection", align_corners=False)
+    return both[:, :3], both[:, 3:]

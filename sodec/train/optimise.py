@@ -1,20 +1,24 @@
-"""From a batch to new weights: gradients, learning rate, the average of the weights, and the bound on them."""
+"""From a batch to new weights: gradients, learning rate, the average of the weights, statistics of batch norms."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..models.blocks import MOMENTUM
 from ..models.graphs import Captured
-from .stages import Batch, Outcome, Stage
+from .adversary import SLOWNESS, Critic
+from .stages import Batch, Judged, Outcome, Stage
 
 WARM_UP_STEPS = 100
 CLIP = 1.0  # largest norm of the gradient
-LARGEST = 2.5  # largest singular value of a bounded layer; a new layer has 0.1 to 2.3
+STATISTICS = 64  # batches over which the statistics of batch norms are taken
+CRITIC_SHARE = 0.5  # of the critic's gradient at the picture beside that of all other terms
 
 
 def learning_rate(stage: Stage, step: int, progress: float) -> float:
@@ -28,8 +32,8 @@ class Gradients:
 
     With `graphs` each step is replayed as a CUDA graph, one per size of crops: it then costs the CPU next to nothing,
     where eager execution launches thousands of kernels one by one. Such a loss must draw its random numbers on the
-    device, because what it draws on the CPU is drawn only once, at capture. It gives no pictures: `Outcome.decoded` is
-    None.
+    device, because what it draws on the CPU is drawn only once, at capture. Without a critic it gives no pictures:
+    `Outcome.decoded` is None.
 
     Parameters
     ----------
@@ -37,6 +41,8 @@ class Gradients:
         A module that maps a `Batch` to an `Outcome`.
     make_batch
         Makes a `Batch` of pictures (B, 3, H, W) in 0..1 and qualities (B,).
+    critic
+        Whose gradient is a share of the loss's; it has a step of its own.
     """
 
     def __init__(
@@ -46,8 +52,10 @@ class Gradients:
         parameters: list[nn.Parameter],
         make_batch: Callable[[Tensor, Tensor], Batch],
         graphs: bool,
+        critic: Critic | None = None,
     ) -> None:
         self.objective, self.accelerator, self.parameters = objective, accelerator, parameters
+        self.critic = critic
         self.make_batch = make_batch
         self._graphs: dict[torch.Size, Captured] | None = {} if graphs else None
         self._pool = torch.cuda.graph_pool_handle() if graphs else None
@@ -59,9 +67,9 @@ class Gradients:
             return self._compute(x, quality)
         if x.shape not in self._graphs:
             self._graphs[x.shape] = Captured(self._stacked_values, (x, quality), self._pool)
-        (values,) = self._graphs[x.shape](x, quality)
+        values, *judged = self._graphs[x.shape](x, quality)
         named = dict(zip(self._names, values, strict=True))
-        return Outcome(named["loss"], named)
+        return Outcome(named["loss"], named, *judged)
 
     def _compute(self, x: Tensor, quality: Tensor) -> Outcome:
         outcome = Outcome(*self.objective(self.make_batch(x.float() / 255, quality)))
@@ -70,29 +78,56 @@ class Gradients:
                 parameter.grad = None
         elif gradients := [p.grad for p in self.parameters if p.grad is not None]:
             torch._foreach_zero_(gradients)  # in place: the graph holds their addresses
-        self.accelerator.backward(outcome.loss)
+        if outcome.judged is None:
+            self.accelerator.backward(outcome.loss)
+        else:
+            self._backward_with_critic(outcome.loss, outcome.judged)
         norm = self.accelerator.clip_grad_norm_(self.parameters, CLIP)
         values = {"loss": outcome.loss, **outcome.values, "gradient": norm}
         detached = {name: value.detach() for name, value in values.items()}
-        return outcome._replace(loss=detached["loss"], values=detached)
+        return outcome._replace(loss=detached["loss"], values=detached, judged=None)
+
+    def _backward_with_critic(self, loss: Tensor, judged: Judged) -> None:
+        """The gradients at the picture are computed apart, so that the critic's gets a share and no weight is tuned.
+
+        All that the loss trains must lie behind the picture.
+        """
+        assert self.critic is not None
+        (wanted,) = torch.autograd.grad(loss, judged.x, retain_graph=True)
+        (fooling,) = torch.autograd.grad(judged.deceit, judged.x)
+        ratio = self.critic.ratio
+        ratio.lerp_(wanted.norm() / fooling.norm().clamp_min(1e-12), SLOWNESS)
+        judged.x.backward(wanted + CRITIC_SHARE * ratio * fooling)
+
+    def reset(self) -> None:
+        """Forgets the graphs: after a change that they don't know of."""
+        if self._graphs is not None:
+            self._graphs = {}
 
     def _stacked_values(self, x: Tensor, quality: Tensor) -> tuple[Tensor, ...]:
-        """What a graph returns: all values in one tensor."""
-        values = self._compute(x, quality).values
-        self._names = list(values)
-        return (torch.stack([value.float() for value in values.values()]),)
+        """What a graph returns: all values in one tensor, and for a critic the pictures and y_hat."""
+        outcome = self._compute(x, quality)
+        self._names = list(outcome.values)
+        values = torch.stack([value.float() for value in outcome.values.values()])
+        if self.critic is None:
+            return (values,)
+        assert outcome.decoded is not None
+        assert outcome.y_hat is not None
+        return values, outcome.decoded, outcome.y_hat
 
 
 class Average:
     """Exponential moving average of the trained weights: what is exported, smoother than the last step's weights.
 
-    It has the parameters of `module` that require a gradient, by name.
+    It has the parameters of `module` that require a gradient, by name, and once they are taken the statistics of batch
+    norms under the averaged weights.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
         self.parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
         self.values: dict[str, Tensor] = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self.statistics: dict[str, Tensor] = {}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -102,44 +137,47 @@ class Average:
         parameters: list[Tensor] = list(self.parameters.values())
         torch._foreach_lerp_(values, parameters, 1 - decay)
 
-    def load(self, values: dict[str, Tensor]) -> None:
-        """Takes the values of a checkpoint."""
-        for name, value in values.items():
-            self.values[name].copy_(value)
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps."""
+        return {**self.values, **self.statistics}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Takes the state of a checkpoint."""
+        for name, value in self.values.items():
+            value.copy_(state[name])
+        self.statistics = {name: value for name, value in state.items() if name not in self.values}
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The averaged weights in place of the trained ones."""
+        trained = {name: p.detach().clone() for name, p in self.parameters.items()}
+        try:
+            for name, parameter in self.parameters.items():
+                parameter.data.copy_(self.values[name])
+            yield
+        finally:
+            for name, parameter in self.parameters.items():
+                parameter.data.copy_(trained[name])
 
 
-class Bound:
-    """Keeps the largest singular value of every weight of `module` below LARGEST, by one power iteration a step.
+def batch_norms(module: nn.Module) -> dict[str, nn.BatchNorm2d]:
+    """Those that are being trained, by name."""
+    return {name: m for name, m in module.named_modules() if isinstance(m, nn.BatchNorm2d) and m.weight.requires_grad}
 
-    A layer that a norm follows loses nothing by growing, but the layers before it stop learning. Without the bound the
-    UNet's first block went from 2 to 15, nearly all of it in one direction, and gave features of 460, while the layers
-    behind it stayed as they were initialised.
+
+@torch.no_grad()
+def take_statistics(norms: Iterable[nn.BatchNorm2d], run: Callable[[], None]) -> None:
+    """Sets means and variances to those over all that `run` shows; they are frozen then.
+
+    Those that training keeps are of the weights of the last 50 steps: at a high learning rate the averaged weights drew
+    patterns with them.
     """
-
-    def __init__(self, module: nn.Module) -> None:
-        self.weights = [p for p in module.parameters() if p.ndim >= 2 and p.requires_grad]
-        self.directions = [torch.ones(len(weight), device=weight.device) for weight in self.weights]
-        for _ in range(10):
-            self._iterate()
-
-    @torch.no_grad()
-    def _iterate(self) -> list[Tensor]:
-        """Estimates the largest singular values and improves the directions by one power iteration."""
-        largest = []
-        for number, weight in enumerate(self.weights):
-            matrix = weight.flatten(1)
-            image = matrix @ nn.functional.normalize(matrix.T @ self.directions[number], dim=0)
-            largest.append(image.norm())
-            self.directions[number] = nn.functional.normalize(image, dim=0)
-        return largest
-
-    @torch.no_grad()
-    def apply(self) -> None:
-        """After a step of the optimiser."""
-        for weight, size in zip(self.weights, self._iterate(), strict=True):
-            weight.mul_(LARGEST / size.clamp_min(LARGEST))
-
-    def load(self, directions: list[Tensor]) -> None:
-        """Takes the directions of a checkpoint."""
-        for own, saved in zip(self.directions, directions, strict=True):
-            own.copy_(saved)
+    norms = list(norms)
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches
+        norm.train()
+    run()
+    for norm in norms:
+        norm.momentum = MOMENTUM
+        norm.eval()

@@ -7,34 +7,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from compressai.entropy_models import EntropyBottleneck
 from torch import Tensor, nn
 
 from ..models import ModelConfig, SodecModel
-from ..models.blocks import ResBlock, conv
 from ..models.coding import quantise
 from ..models.prepare import merge_adapters
 from .losses import laplace_bits
 
 PRIOR_REACH = 40  # the prior's tables hold -40..40 at most; other values are coded as escapes
-
-
-class LatentEncoder(nn.Module):
-    """E_m, picture (B, 3, H, W) in 0..1 to the clean latent l_0 (B, Cl, H/16, W/16), about unit variance.
-
-    The encoder half of the latent autoencoder: it gives training its target latents and is never shipped.
-    """
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            conv(48, 64), ResBlock(64), conv(64, 128, 3, 2), ResBlock(128), conv(128, 128, 3, 2), ResBlock(128),
-            nn.SiLU(), conv(128, config.latent),
-        )  # fmt: skip
-
-    def forward(self, picture: Tensor) -> Tensor:
-        return self.layers(F.pixel_unshuffle(picture - 0.5, 4))
 
 
 class Coded(NamedTuple):
@@ -52,19 +33,13 @@ class Coded(NamedTuple):
 
 
 class Parts(nn.Module):
-    """The model, the prior of z, and for `lite` the latent encoder. A part's name is that of its attribute.
-
-    The other configurations have no latent encoder, since their autoencoder is a public one.
-    """
+    """The model and the prior of z. A part's name is that of its attribute."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.model = SodecModel(config)
         # a factorised density for each channel of z (Balle et al., ICLR 2018, appendix 6.1)
         self.prior = EntropyBottleneck(config.z_channels, init_scale=8)
-        self.latent_encoder: nn.Module | None = None
-        if config.sizes is None:
-            self.latent_encoder = LatentEncoder(config).to(memory_format=torch.channels_last)
 
     def names(self) -> list[str]:
         """Names of all parts."""
@@ -73,15 +48,13 @@ class Parts(nn.Module):
 
     def part(self, name: str) -> nn.Module:
         """The part of this name."""
-        return getattr(self, name) if name in ("prior", "latent_encoder") else getattr(self.model, name)
+        return self.prior if name == "prior" else getattr(self.model, name)
 
     def train_only(self, names: Iterable[str]) -> list[nn.Parameter]:
-        """Freezes everything but the named parts; returns their parameters."""
-        self.requires_grad_(False)
-        chosen = [parameter for name in names for parameter in self.part(name).parameters()]
-        for parameter in chosen:
-            parameter.requires_grad_(True)
-        return chosen
+        """Freezes everything but the named parts, statistics of batch norms too; returns their parameters."""
+        self.requires_grad_(False).eval()
+        chosen = [self.part(name).train().requires_grad_(True) for name in names]
+        return [parameter for part in chosen for parameter in part.parameters()]
 
     def add_adapters(self, rank: int) -> list[nn.Parameter]:
         """Gives the UNet low-rank adapters (Hu et al., ICLR 2022); returns all parameters that are then trained.

@@ -11,15 +11,14 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
 from ..errors import TrainingError
 from ..models import ModelConfig
-from ..models.blocks import Origin
+from ..models.blocks import Fidelity
 from ..models.flow import Flow
-from .adversary import generator_loss
+from .adversary import Critic, generator_loss
 from .losses import (
     LAMBDA_HIGH,
     LAMBDA_LOW,
@@ -32,7 +31,7 @@ from .losses import (
     structure,
     tint,
 )
-from .parts import Parts
+from .parts import Coded, Parts
 
 LAMBDA_MIDDLE, QUALITY_MIDDLE = math.sqrt(LAMBDA_LOW * LAMBDA_HIGH), 50.5
 # Weights against bits per pixel, at qualities 1 and 100. Squared error should pay for about a fifth of what a bit more
@@ -45,7 +44,6 @@ COLOUR = (4e-4, 0.018)  # of `losses.colour`, which the perceptual term hardly s
 TINT = (5e-4, 0.02)  # of `losses.tint`
 ERROR, ERROR_FIDELITY = 0.12, 0.12  # shares of squared error, of the final and of the fidelity picture
 ERROR_ALONE = 0.2  # share where there is one picture and no perceptual term
-ADVERSARIAL = 0.02  # weight of the critic's term
 
 Distance = Callable[[Tensor, Tensor], Tensor]  # between pictures (B, 3, H, W): (N,), of the first N <= B
 
@@ -58,7 +56,7 @@ class Batch:
     quality: Tensor
     perceptual: Distance | None = None
     perception: float = 1.0  # the stage's share of the perceptual weight
-    critic: Distance | None = None  # of pictures and y_hat: logits
+    critic: Critic | None = None
 
 
 class Outcome(NamedTuple):
@@ -68,42 +66,23 @@ class Outcome(NamedTuple):
     values: dict[str, Tensor]
     decoded: Tensor | None = None  # (B, 3, H, W), for the critic and the log
     y_hat: Tensor | None = None  # (B, Cy, H/16, W/16), that they were decoded from
+    judged: Judged | None = None  # in the adversarial stage
+
+
+class Judged(NamedTuple):
+    """What a critic's gradient is computed from: `optimise.Gradients` scales it to a share of the loss's."""
+
+    x: Tensor  # (B, 3, H, W), with its graph
+    deceit: Tensor
 
 
 Loss = Callable[[Parts, Batch], Outcome]
 
 
-def autoencoder(parts: Parts, batch: Batch) -> Outcome:
-    """Stage 0: E_m and D_m. Noise and a small weight on its square keep the latent smooth and near unit variance."""
-    assert parts.latent_encoder is not None
-    latent = parts.latent_encoder(batch.x).float()
-    x = parts.model.picture(latent + 0.1 * torch.randn_like(latent), coarse(batch.x))
-    error = squared_error(x, batch.x)
-    appearance, terms = _appearance(x, batch, torch.full_like(batch.quality, QUALITY_MIDDLE))
-    loss = LAMBDA_MIDDLE * error.mean() + 0.005 * latent.square().mean() + appearance
-    return Outcome(loss, {"mse": error.mean(), "latent": latent.std(), **terms}, x.detach())
-
-
-def denoiser(parts: Parts, batch: Batch) -> Outcome:
-    """Stage 0: the UNet predicts the noise in a latent at every t, guided by tokens of the original picture."""
-    model = parts.model
-    assert parts.latent_encoder is not None
-    with torch.no_grad():
-        latent = parts.latent_encoder(batch.x).float()
-    step = torch.randint(0, len(model.alphas), (len(latent),), device=latent.device)
-    a = model.alphas[step][:, None, None, None]
-    noise = torch.randn_like(latent)
-    origin = _origin(latent.device)
-    tokens = model.guidance(batch.x, origin)
-    eps = model.unet(a.sqrt() * latent + (1 - a).sqrt() * noise, step, tokens, origin)
-    loss = F.mse_loss(eps, noise)
-    return Outcome(loss, {"eps": loss})
-
-
 def compression(parts: Parts, batch: Batch) -> Outcome:
     """Stage 1: rate, and the error and appearance of the fidelity picture."""
     coded = parts.code(batch.x, batch.quality)
-    fidelity = parts.model.fidelity(coded.y_hat, batch.quality)
+    fidelity = parts.model.fidelity(coded.y_hat, batch.quality).picture
     error = squared_error(fidelity, batch.x)
     weight = lambdas(batch.quality)
     appearance, terms = _appearance(fidelity, batch, batch.quality)
@@ -113,30 +92,25 @@ def compression(parts: Parts, batch: Batch) -> Outcome:
 
 
 def warm_up(parts: Parts, batch: Batch) -> Outcome:
-    """Stage 2: the diffusion branch learns to turn the frozen coded latent into one that D_m makes a picture of.
-
-    For `lite` the latent should also be E_m's. The paper, and `sd21`, judge the picture alone.
-    """
+    """Stage 2: the diffusion branch learns to turn the frozen coded latent into one that D_m decodes to the picture."""
     with torch.no_grad():
         coded = parts.code(batch.x, batch.quality)
-    x, clean, fidelity = _diffuse(parts, coded.y_hat, coded.z_hat, batch.quality)
+    flow = _diffuse(parts, coded, batch.quality)
+    x, fidelity = flow.x, flow.x_f
     error = squared_error(x, batch.x)
     weight = lambdas(batch.quality)
     appearance, terms = _appearance(x, batch, batch.quality)
     loss = (weight * error * _balance(weight)).mean() + appearance
     values = {"mse": error.mean(), "mse_f": squared_error(fidelity, batch.x).mean(), **terms}
-    if parts.latent_encoder is not None:
-        with torch.no_grad():
-            latent = parts.latent_encoder(batch.x).float()
-        loss = loss + 0.05 * F.mse_loss(clean, latent)
     return Outcome(loss, values, x.detach(), coded.y_hat)
 
 
 def annealing(parts: Parts, batch: Batch) -> Outcome:
     """Stage 3 and all later ones: rate, the errors of both pictures, and appearance, together."""
     coded = parts.code(batch.x, batch.quality)
-    fidelity = parts.model.fidelity(coded.y_hat, batch.quality).float()
-    x, _, _ = _diffuse(parts, coded.y_hat, coded.z_hat, batch.quality, fidelity)
+    from_y = parts.model.fidelity(coded.y_hat, batch.quality)
+    fidelity = from_y.picture.float()
+    x = _diffuse(parts, coded, batch.quality, from_y).x
     error, error_f = squared_error(x, batch.x), squared_error(fidelity, batch.x)
     weight = lambdas(batch.quality)
     distortion = weight * (ERROR * error + ERROR_FIDELITY * error_f)
@@ -146,36 +120,26 @@ def annealing(parts: Parts, batch: Batch) -> Outcome:
     appearance, terms = _appearance(x, batch, batch.quality)
     loss = ((coded.bpp + distortion) * _balance(weight)).mean() + appearance
     values = {**coded.values(), "mse": error.mean(), "mse_f": error_f.mean(), **terms}
-    if batch.critic is not None:
-        values["deceit"] = generator_loss(batch.critic(x, coded.y_hat.detach()))
-        loss = loss + ADVERSARIAL * values["deceit"]
-    return Outcome(loss, values, x.detach(), coded.y_hat.detach())
+    if batch.critic is None:
+        return Outcome(loss, values, x.detach(), coded.y_hat.detach())
+    values["deceit"] = deceit = generator_loss(batch.critic(x, coded.y_hat.detach()))
+    return Outcome(loss, values, x.detach(), coded.y_hat.detach(), Judged(x, deceit))
 
 
-def coarse(x: Tensor) -> Tensor:
-    """Stands for the fidelity picture where nothing is coded: means of 16x16 pixels, interpolated to x (B, 3, H, W)."""
-    return F.interpolate(F.avg_pool2d(x, 16), scale_factor=16, mode="bilinear")
+def _diffuse(parts: Parts, coded: Coded, quality: Tensor, fidelity: Fidelity | None = None) -> Flow:
+    """The decoder's run. It begins from x_f but does not train D_a, whose picture is to be faithful.
 
-
-def _diffuse(
-    parts: Parts, y_hat: Tensor, z_hat: Tensor, quality: Tensor, fidelity: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The final picture, l_0 and x_f. It begins from x_f but does not train D_a, whose picture is to be faithful.
-
-    `fidelity` is x_f where it is known; one that D_a learns from is computed again, as what trains y_hat alone.
+    `fidelity` is what D_a gives, if it is known. One that D_a learns from is computed again: it trains y_hat alone.
     """
-    model, origin = parts.model, _origin(y_hat.device)
-    if fidelity is None or fidelity.requires_grad:
+    model, y_hat = parts.model, coded.y_hat
+    if fidelity is None or fidelity.pixels.requires_grad:
         frozen = {name: p.detach() for name, p in model.fidelity.named_parameters()}
-        fidelity = functional_call(model.fidelity, frozen, (y_hat, quality)).float()
-    content = model.content(z_hat)[..., : y_hat.shape[-2], : y_hat.shape[-1]]
-    flow = Flow(model, y_hat, content, quality, x_f=fidelity, origin=origin).run()
-    return flow.x, flow.l_0, fidelity
-
-
-def _origin(device: torch.device) -> Origin:
-    """A random place of the crop in a larger picture, in tokens: positions up to about 1,280 pixels are seen."""
-    return torch.randint(0, 37, (2,), device=device).float()
+        fidelity = functional_call(model.fidelity, frozen, (y_hat, quality))
+    batch, _, height, width = y_hat.shape
+    channels = model.config.noise
+    noise = torch.randn(batch, channels, 4 * height, 4 * width, device=y_hat.device) if channels else None
+    w = model.content_latent(coded.z_hat, y_hat)
+    return Flow(model, y_hat, quality, w=w, noise=noise, fidelity=fidelity).run()
 
 
 def _balance(weight: Tensor) -> Tensor:
@@ -215,23 +179,21 @@ class Stage:
 
 CODING = ("analysis", "hyper_analysis", "gain", "mean", "context", "scale_network", "prior", "fidelity")
 DIFFUSION = ("content", "transform", "projection", "unet")
-# The ViT is trained on: frozen after its few minutes in the denoiser's stage, its tokens made no difference.
-DECODER = (*DIFFUSION, "vit", "latent_decoder")
+DECODER = (*DIFFUSION, "latent_decoder")
+LITE_HAS_NOT = ("content",)
 
 # Above 3e-4 wide layers of the decoder diverge: Adam moves 1,440 inputs of a constant sign together.
 STAGES: dict[str, Stage] = {
-    "autoencoder": Stage(autoencoder, ("latent_encoder", "latent_decoder"), 3e-4, 0.1),
-    "denoiser": Stage(denoiser, ("vit", "projection", "unet"), 3e-4, 0.1),
     "compression": Stage(compression, CODING, 1e-3, 0.2, (40.0, 40.0)),
-    "warm-up": Stage(warm_up, DIFFUSION, 3e-4, 0.5, (40.0, 40.0)),
-    # The paper freezes D_m, which is Stable Diffusion's. Ours is trained for minutes: on E_m's own latents it left a
-    # squared error of 230, more than the coding did, so its training goes on.
-    "annealing": Stage(annealing, (*CODING, *DIFFUSION, "latent_decoder"), 3e-4, 0.6, (40.0, 1.0)),
+    # The paper freezes D_m, which is Stable Diffusion's. That of `lite` has only what is trained here.
+    "warm-up": Stage(warm_up, DECODER, 3e-4, 0.5, (40.0, 40.0)),
+    "annealing": Stage(annealing, (*CODING, *DECODER), 3e-4, 0.6, (40.0, 1.0)),
     "finish": Stage(annealing, (*CODING, *DECODER), 2.5e-4, 0.0, perceptual=1.0),
     # The coding is frozen: no bits should pay for perception, only for structure.
     "decoder": Stage(annealing, DECODER, 3e-4, 0.0, perceptual=2.0),
-    # Only the decoder's side: a critic must not change what is sent.
-    "adversarial": Stage(annealing, (*DIFFUSION, "latent_decoder"), 1e-4, 0.0, perceptual=2.0, adversarial=True),
+    # Only the decoder's side: a critic must not change what is sent. ST-LPIPS counts less beside it, since it takes
+    # hatching for detail.
+    "adversarial": Stage(annealing, DECODER, 1e-4, 0.0, perceptual=1.0, adversarial=True),
 }
 
 
@@ -247,14 +209,12 @@ class Step(NamedTuple):
 # All stages in the paper's order, with the shares that paid in lite's trainings (docs/training-log.md). The adversarial
 # stage was not part of those.
 RECIPE = (
-    Step("autoencoder", 0.05),
     Step("compression", 0.30),
-    Step("denoiser", 0.05, ("autoencoder",)),
-    Step("warm-up", 0.05, ("autoencoder", "compression", "denoiser")),
+    Step("warm-up", 0.05, ("compression",)),
     Step("annealing", 0.20, ("warm-up",), large=True),
     Step("finish", 0.10, ("annealing",), large=True),
-    Step("decoder", 0.20, ("finish",), large=True),
-    Step("adversarial", 0.05, ("decoder",), large=True),
+    Step("decoder", 0.25, ("finish",), large=True),
+    Step("adversarial", 0.10, ("decoder",), large=True),
 )
 
 PUBLIC = ("vit", "latent_decoder")  # parts of `sd21` that stay as they were published
@@ -273,9 +233,7 @@ def stage_for(name: str, config: ModelConfig) -> Stage:
         raise TrainingError(f"the stage must be one of {', '.join(STAGES)} (got {name!r})")
     stage = STAGES[name]
     if config.sizes is None:
-        return stage
-    if name in ("autoencoder", "denoiser"):
-        raise TrainingError(f"stage {name!r} is not for {config.name}, whose parts begin from public checkpoints")
+        return replace(stage, trains=tuple(part for part in stage.trains if part not in LITE_HAS_NOT))
     missing = () if config.context else ("context",)
     trains = tuple(part for part in stage.trains if part not in (*PUBLIC, *missing))
     return replace(stage, trains=trains, learning_rate=stage.learning_rate * PUBLIC_RATE)

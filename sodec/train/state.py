@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ..errors import TrainingError
 from . import checkpoint
 from .adversary import Adversary
 from .losses import make_perceptual
-from .optimise import Average, Bound, Gradients, learning_rate
+from .optimise import STATISTICS, Average, Gradients, batch_norms, learning_rate, take_statistics
 from .options import Options
 from .parts import Parts
 from .report import LOG_EVERY
@@ -67,9 +68,8 @@ class State:
         self.parts.to(self.accelerator.device)
         self.optimizer: Any = torch.optim.Adam(self.parameters, stage.learning_rate, BETAS, fused=True)
         self.average = Average(self.parts, options.ema) if options.ema else None
-        # A public UNet stays as its authors scaled it.
-        bounded = "unet" in stage.trains and self.parts.latent_encoder is not None
-        self.bound = Bound(self.parts.model.unet) if bounded else None
+        self.norms = batch_norms(self.parts)
+        self.frozen = self.finished = False
         y_channels = self.parts.model.config.y_channels
         self.adversary = Adversary(y_channels, stage.learning_rate, self.accelerator) if stage.adversarial else None
         self.step, self.spent = 0, 0.0
@@ -84,9 +84,10 @@ class State:
         if stage.perceptual:
             sizes = PERCEPTUAL_ON_GPU if cuda else {}
             self.perceptual = make_perceptual(**sizes, device=self.accelerator.device)
-        eager = options.eager or options.tensorboard or self.adversary or self.accelerator.num_processes > 1
+        eager = options.eager or options.tensorboard or self.accelerator.num_processes > 1
         self.gradients = Gradients(
-            objective, self.accelerator, self.parameters, self._batch, graphs=cuda and not eager
+            objective, self.accelerator, self.parameters, self._batch, graphs=cuda and not eager,
+            critic=self.adversary.critic if self.adversary else None,
         )  # fmt: skip
 
     def _batch(self, x: Tensor, quality: Tensor) -> Batch:
@@ -97,20 +98,15 @@ class State:
         """One step on the pictures x (B, 3, H, W), uint8, at a place 0..1 in the stage."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.stage, self.step, progress)
-        lowest = lowest_quality(self.stage, progress)
-        device, count = self.accelerator.device, len(x)
-        # stratified: the qualities of every batch span the range
-        place = (torch.randperm(count, device=device) + torch.rand(count, device=device)) / count
+        device = self.accelerator.device
         x = x.to(device, non_blocking=True)
-        outcome = self.gradients(x, lowest + (100 - lowest) * place)
+        outcome = self.gradients(x, self._qualities(len(x), progress))
         values = outcome.values
         if device.type == "cpu" or self.step % LOG_EVERY == 0:  # reading a value makes the CPU wait for a GPU
             self._check(values)
         if device.type != "cpu":  # Adam then skips a step whose gradient is not finite, without asking the CPU
             self.optimizer.found_inf = (~torch.isfinite(values["gradient"])).float()
         self.optimizer.step()
-        if self.bound:
-            self.bound.apply()
         if self.adversary is not None:
             assert outcome.decoded is not None
             assert outcome.y_hat is not None
@@ -120,6 +116,43 @@ class State:
             self.average.update(self.step)
         return outcome
 
+    def _qualities(self, count: int, progress: float) -> Tensor:
+        """Of a batch at a place in the stage, (count,): stratified, so that those of every batch span the range."""
+        lowest, device = lowest_quality(self.stage, progress), self.accelerator.device
+        place = (torch.randperm(count, device=device) + torch.rand(count, device=device)) / count
+        return lowest + (100 - lowest) * place
+
+    def freeze_statistics(self, pictures: Callable[[], Tensor], progress: float) -> None:
+        """From here on, batch norms keep the statistics that the weights now have over `STATISTICS` batches."""
+        self.frozen = True
+        if self.norms:
+            self._take_statistics(pictures, progress)
+            self.gradients.reset()
+
+    def finish(self, pictures: Callable[[], Tensor]) -> None:
+        """Takes the statistics of the averaged weights, at the end of the stage."""
+        self.finished = True
+        if not self.norms or self.average is None:
+            return
+        kept = {name: buffer.clone() for name, buffer in self._statistics().items()}
+        with self.average.applied():
+            self._take_statistics(pictures, 1.0)
+            self.average.statistics = {name: buffer.clone() for name, buffer in self._statistics().items()}
+        for name, buffer in self._statistics().items():
+            buffer.copy_(kept[name])
+
+    def _take_statistics(self, pictures: Callable[[], Tensor], progress: float) -> None:
+        def run() -> None:
+            for _ in range(STATISTICS):
+                x = pictures().to(self.accelerator.device).float() / 255
+                self.gradients.objective(Batch(x, self._qualities(len(x), progress)))
+
+        take_statistics(self.norms.values(), run)
+
+    def _statistics(self) -> dict[str, Tensor]:
+        names = ("running_mean", "running_var")
+        return {f"{norm}.{name}": getattr(module, name) for norm, module in self.norms.items() for name in names}
+
     def _check(self, values: dict[str, Tensor]) -> None:
         if torch.isfinite(values["loss"]) and torch.isfinite(values["gradient"]):
             return
@@ -128,19 +161,18 @@ class State:
         numbers = {name: float(value) for name, value in values.items()}
         raise TrainingError(f"step {self.step}: the loss or its gradient is not finite, first {first}: {numbers}")
 
-    def save(self, crops: Any, finished: bool = False) -> None:
+    def save(self, crops: Any) -> None:
         """Writes the checkpoint; `crops` is the state of their generator. All processes take part, the first writes."""
         random = gather_object([{"torch": torch.get_rng_state(), "crops": crops}])
         if self.accelerator.is_main_process:
             adversary = self.adversary
             checkpoint.save(self.path, {
                 "parts": self.parts.state_dict(), "optimizer": self.optimizer.state_dict(), "random": random,
-                "average": self.average.values if self.average else None, "lora": self.rank,
-                "bound": self.bound.directions if self.bound else None,
+                "average": self.average.state() if self.average else None, "lora": self.rank,
                 "critic": adversary.critic.state_dict() if adversary else None,
                 "critic_optimizer": adversary.optimizer.state_dict() if adversary else None,
                 "touched": sorted(self.trained), "step": self.step, "spent": self.spent,
-                "finished": finished,
+                "finished": self.finished, "frozen": self.frozen,
                 "config": self.parts.model.config.to_dict(),
             })  # fmt: skip
         self.accelerator.wait_for_everyone()
@@ -159,12 +191,14 @@ class State:
             if self.adversary is not None:
                 self.adversary.critic.load_state_dict(saved["critic"])
                 self.adversary.optimizer.load_state_dict(saved["critic_optimizer"])
-            if self.bound and saved["bound"]:
-                self.bound.load(saved["bound"])
             own = self.accelerator.process_index
             if own < len(saved["random"]):
                 torch.set_rng_state(saved["random"][own]["torch"])
                 self.crops = saved["random"][own]["crops"]
+            self.finished, self.frozen = bool(saved["finished"]), bool(saved["frozen"])
+            if self.frozen:
+                for norm in self.norms.values():
+                    norm.eval()
             self.trained, self.step, self.spent = set(saved["touched"]), int(saved["step"]), float(saved["spent"])
         except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
             raise TrainingError(f"training can't go on from {self.path}: {type(error).__name__}: {error}") from None

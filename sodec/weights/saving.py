@@ -83,16 +83,23 @@ def _coding_arrays(coding: Coding) -> dict[str, np.ndarray]:
     return arrays
 
 
+def _group(name: str) -> int:
+    """Files of their own for what only the encoder reads, what both read, and what only the decoder reads."""
+    return 0 if name.startswith(("analysis.", "hyper_analysis.")) else 1 if name.startswith(CODING_NETWORKS) else 2
+
+
 def _shards(tensors: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
     large = sum(array.nbytes for array in tensors.values()) >= LARGE
     limit = (MAX_FILE_BYTES_LARGE if large else MAX_FILE_BYTES) - 200_000  # for the files' headers
     shards: list[dict[str, np.ndarray]] = [{}]
     room = limit
-    for name in sorted(tensors):
+    group = 0
+    for name in sorted(tensors, key=lambda name: (_group(name), name)):
         size = tensors[name].nbytes
-        if size > room and shards[-1]:
+        if shards[-1] and (size > room or _group(name) != group):
             shards.append({})
             room = limit
+        group = _group(name)
         shards[-1][name] = np.ascontiguousarray(tensors[name])
         room -= size
     return shards

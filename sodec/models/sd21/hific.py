@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..blocks import ResBlock, Upsample
+from ..blocks import Fidelity, ResBlock, Upsample
+from ..blocks import conv as plain_conv
 from ..coding import QualityShift, pad_to
 from ..config import ModelConfig
-from ..lite import Transformation
 
 
 def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
@@ -115,15 +115,24 @@ class HificGenerator(nn.Module):
             width = thinner
         self.leave = nn.Sequential(*layers, conv(width, 3, 7))
 
-    def forward(self, y_hat: Tensor, quality: Tensor) -> Tensor:
+    def forward(self, y_hat: Tensor, quality: Tensor) -> Fidelity:
         x = self.enter(y_hat) + self.shift(quality)[:, :, None, None].to(y_hat.dtype)
-        return self.leave(x + self.body(x)) * 0.5 + 0.5
+        return Fidelity(self.leave(x + self.body(x)) * 0.5 + 0.5)
 
 
-class DoublingTransformation(Transformation):
-    """T_s of `sd21`: as lite's, but to a latent of twice the size, (B, Cl, 2 h, 2 w)."""
+class DoublingTransformation(nn.Module):
+    """T_s: y_hat (B, Cy, h, w) and w (B, Cw, h, w) to the noisy latent l_t, (B, Cl, 2 h, 2 w)."""
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config)
-        self.body.append(Upsample(config.transform, config.transform))
-        self.body.extend(ResBlock(config.transform) for _ in range(config.transform_blocks))
+        super().__init__()
+        width, blocks = config.transform, config.public.transform_blocks
+        self.enter = plain_conv(config.y_channels + config.content, width)
+        self.shift = QualityShift(config, width)
+        self.body = nn.Sequential(
+            *(ResBlock(width) for _ in range(blocks)), Upsample(width, width), *(ResBlock(width) for _ in range(blocks))
+        )
+        self.leave = plain_conv(width, config.latent)
+
+    def forward(self, y_hat: Tensor, quality: Tensor, w: Tensor) -> Tensor:
+        x = self.enter(torch.cat([y_hat, w.to(y_hat.dtype)], 1)) + self.shift(quality)[:, :, None, None].to(y_hat.dtype)
+        return self.leave(F.silu(self.body(x)))

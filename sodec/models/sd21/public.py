@@ -106,9 +106,9 @@ def _of_unet(base: ModelConfig, path: Path) -> ModelConfig:
     require(path, fields, {"down_block_types": expected, "up_block_types": up})
     public = dataclasses.replace(
         base.public, unet_blocks=fields["layers_per_block"], unet_attention=attention, unet_head=head,
-        groups=fields["norm_num_groups"],
+        groups=fields["norm_num_groups"], tokens=fields["cross_attention_dim"],
     )  # fmt: skip
-    return dataclasses.replace(base, unet=widths, tokens=fields["cross_attention_dim"], sizes=public)
+    return dataclasses.replace(base, unet=widths, sizes=public)
 
 
 def _of_vae(base: ModelConfig, path: Path) -> ModelConfig:
@@ -129,6 +129,7 @@ def _of_vit(base: ModelConfig, path: Path) -> ModelConfig:
     require(path, fields, VIT)
     width, patch = fields["hidden_size"], fields["patch_size"]
     public = dataclasses.replace(
-        base.public, vit_head=width // fields["num_attention_heads"], vit_grid=fields["image_size"] // patch
-    )
-    return dataclasses.replace(base, vit=width, vit_depth=fields["num_hidden_layers"], vit_patch=patch, sizes=public)
+        base.public, vit=width, vit_depth=fields["num_hidden_layers"], vit_patch=patch,
+        vit_head=width // fields["num_attention_heads"], vit_grid=fields["image_size"] // patch,
+    )  # fmt: skip
+    return dataclasses.replace(base, sizes=public)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import ops
-from ..blocks import Origin, conv, conv_in_float32
+from ..blocks import conv, conv_in_float32
 from ..coding import pad_to
 from ..config import ModelConfig
 from .resnet import Downsample, ResnetBlock, Upsample
@@ -41,7 +41,7 @@ class DiffusionUNet(nn.Module):
             if not layout.unet_attention[level]:
                 return None
             width = widths[level]
-            return Transformer(width, config.tokens, width // layout.unet_head, layout.groups)
+            return Transformer(width, config.public.tokens, width // layout.unet_head, layout.groups)
 
         down, skips, current = [], [widths[0]], widths[0]
         for level, width in enumerate(widths):
@@ -56,7 +56,7 @@ class DiffusionUNet(nn.Module):
         self.down_blocks = nn.ModuleList(down)
         middle = Middle()
         middle.add(resnet(current, current), None)
-        lowest = Transformer(current, config.tokens, current // layout.unet_head, layout.groups)
+        lowest = Transformer(current, config.public.tokens, current // layout.unet_head, layout.groups)
         middle.add(resnet(current, current), lowest)
         self.mid_block = middle
         up = []
@@ -72,8 +72,7 @@ class DiffusionUNet(nn.Module):
         self.conv_norm_out = nn.GroupNorm(layout.groups, widths[0], EPS)
         self.conv_out = conv(widths[0], config.latent)
 
-    def forward(self, latent: Tensor, timestep: Tensor, tokens: Tensor, origin: Origin = (0.0, 0.0)) -> Tensor:
-        """`origin` is lite's: this UNet knows no places."""
+    def forward(self, latent: Tensor, timestep: Tensor, tokens: Tensor) -> Tensor:
         height, width = latent.shape[-2:]
         time = self.time_features(timestep, tokens.dtype)
         if self.token_kv is not None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ...stream.header import CELL
 from .. import ops
-from ..blocks import JoinedLinear, Origin
+from ..blocks import JoinedLinear
 from ..config import ModelConfig
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the pictures it was trained on (ImageNet)
@@ -23,13 +23,12 @@ class Dinov2(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.patch, self.normalise = config.vit_patch, True
+        self.patch, self.normalise = config.public.vit_patch, True
         self.embeddings = Embeddings(config)
         self.encoder = Encoder(config)
-        self.layernorm = nn.LayerNorm(config.vit, 1e-6)
+        self.layernorm = nn.LayerNorm(config.public.vit, 1e-6)
 
-    def forward(self, picture: Tensor, origin: Origin = (0.0, 0.0)) -> Tensor:
-        """`origin` is lite's: the trained positions are spread over whatever is seen."""
+    def forward(self, picture: Tensor) -> Tensor:
         size = [side // CELL * self.patch for side in picture.shape[-2:]]
         pixels = F.interpolate(picture, size, mode="bilinear", align_corners=False)
         if self.normalise:
@@ -48,8 +47,8 @@ class Embeddings(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.grid = config.public.vit_grid
-        self.cls_token = nn.Parameter(torch.randn(1, 1, config.vit) * 0.02)
-        self.position_embeddings = nn.Parameter(torch.randn(1, self.grid**2 + 1, config.vit) * 0.02)
+        self.cls_token = nn.Parameter(torch.randn(1, 1, config.public.vit) * 0.02)
+        self.position_embeddings = nn.Parameter(torch.randn(1, self.grid**2 + 1, config.public.vit) * 0.02)
         self.patch_embeddings = PatchEmbeddings(config)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -67,13 +66,13 @@ class Embeddings(nn.Module):
 class PatchEmbeddings(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.projection = nn.Conv2d(3, config.vit, config.vit_patch, config.vit_patch)
+        self.projection = nn.Conv2d(3, config.public.vit, config.public.vit_patch, config.public.vit_patch)
 
 
 class Encoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.layer = nn.ModuleList(Layer(config) for _ in range(config.vit_depth))
+        self.layer = nn.ModuleList(Layer(config) for _ in range(config.public.vit_depth))
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layer:
@@ -84,7 +83,7 @@ class Encoder(nn.Module):
 class Layer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        width = config.vit
+        width = config.public.vit
         self.norm1 = nn.LayerNorm(width, 1e-6)
         self.attention = SelfAttention(width, width // config.public.vit_head)
         self.layer_scale1: LayerScale | None = LayerScale(width)
@@ -145,10 +144,10 @@ class Resampler(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        width = config.tokens
+        width = config.public.tokens
         self.heads = max(1, width // config.public.unet_head)
         self.queries = nn.Parameter(torch.randn(config.public.guidance_tokens, width))
-        self.kv = nn.Linear(config.vit, 2 * width)
+        self.kv = nn.Linear(config.public.vit, 2 * width)
         self.out = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
