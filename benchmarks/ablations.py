@@ -14,7 +14,6 @@ import argparse
 import dataclasses
 import functools
 import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -23,15 +22,14 @@ from unittest import mock
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
 from sodec.evaluate.metrics import METRICS
+from sodec.evaluate.parts import left_out
 from sodec.models import LITE, ModelConfig
-from sodec.models.blocks import PixelDecoder
 from sodec.models.coding import QualityGain, QualityShift
-from sodec.models.ddim import ddim
+from sodec.models.noise import PIXELS, place_noise
 from sodec.train import stages
 from sodec.train.data import Crops, load_pictures
 from sodec.train.losses import make_perceptual
@@ -41,13 +39,12 @@ from sodec.train.stages import CODING, DECODER, STAGES, Batch, Stage
 from sodec.train.state import _fast_bfloat16
 
 SMALL = dataclasses.replace(
-    LITE, name="small", y_channels=96, z_channels=48, analysis=(24, 48, 96), hyper=64, content=32, context=64,
-    latent=32, transform=96, fidelity=(96, 48, 24), fidelity_blocks=(2, 1, 1), vit=96, vit_depth=2,
-    tokens=96, unet=(96, 96, 96), unet_blocks=3, decoder=(96, 64, 32), decoder_blocks=(0, 1, 1),
+    LITE, name="small", y_channels=96, z_channels=48, analysis=(24, 48, 96), hyper=64, context=64,
+    latent=16, transform=96, fidelity=(96, 48, 24), fidelity_blocks=(2, 1, 1), unet=(64, 96, 96, 96),
+    unet_blocks=(1, 2), decoder=(32,),
 )  # fmt: skip
 HIGH, TARGET, LOW = 80.0, 20.0, 1.0  # qualities whose lambda is meant: lambdas 48 and 0.29 times the target's
 JOINT = (*CODING, *DECODER)
-STEP_COUNTS = (1, 4, 20, 50)
 Price = Callable[[float], float]  # progress in 0..1 to the quality whose lambda is used
 
 
@@ -73,40 +70,13 @@ VARIANTS = (
     Variant("rate", "coding frozen at the target's rate", at_target, TARGET, DECODER),
     Variant("rate", "joint, at the target's lambda throughout", at_target, TARGET),
     Variant("rate", "from a low rate up", lambda progress: LOW + (TARGET - LOW) * min(1.0, 2 * progress), LOW),
-    Variant("guidance", "none: tokens of zeros", change=lambda parts: no_tokens(parts)),
-    Variant("guidance", "tokens of the hyperprior", change=lambda parts: hyperprior_tokens(parts)),
+    Variant("guidance", "none", change=lambda parts: left_out(parts.model, "no_guidance")),
+    Variant("noise", "none", change=lambda parts: left_out(parts.model, "no_noise")),
     Variant("alignment", "none: D_a learns by the final picture", change=lambda parts: no_alignment(parts)),
     Variant("alignment", "MSE, and by the final picture", change=lambda parts: shared_fidelity(parts)),
     Variant("picture", "of the latent alone, as the paper's", change=lambda parts: latent_alone(parts)),
     Variant("coding", "mean of z alone", config=dataclasses.replace(SMALL, context=0)),
 )
-
-
-def no_tokens(parts: Parts) -> Any:
-    model = parts.model
-    guidance = model.guidance
-    return mock.patch.object(model, "guidance", lambda *inputs: torch.zeros_like(guidance(*inputs)))
-
-
-class HyperpriorTokens(nn.Module):
-    """In the place of the ViT: w, halved in size, in its width. w is caught where it is computed."""
-
-    def __init__(self, parts: Parts) -> None:
-        super().__init__()
-        config = parts.model.config
-        self.embed = nn.Linear(config.content, config.vit)
-        self.w = torch.empty(0)
-
-    def forward(self, picture: Tensor, origin: tuple[float, float]) -> Tensor:
-        return self.embed(F.avg_pool2d(self.w, 2).flatten(2).transpose(1, 2))
-
-
-@contextmanager
-def hyperprior_tokens(parts: Parts) -> Iterator[None]:
-    tokens = parts.model.vit = HyperpriorTokens(parts)
-    hook = parts.model.content.register_forward_hook(lambda _, __, w: setattr(tokens, "w", w))
-    yield
-    hook.remove()
 
 
 def shared_fidelity(parts: Parts) -> Any:
@@ -122,7 +92,9 @@ def no_alignment(parts: Parts) -> Iterator[None]:
 
 def latent_alone(parts: Parts) -> Any:
     model: Any = parts.model
-    return mock.patch.object(model, "picture", lambda l_0, _: PixelDecoder.forward(model.latent_decoder, l_0))
+    return mock.patch.object(
+        model, "picture", lambda l_0, _, guidance, noise: model.latent_decoder(l_0, guidance.at_4, noise)
+    )
 
 
 def one_rate(parts: Parts) -> Parts:
@@ -196,52 +168,26 @@ class Study:
     @torch.no_grad()
     def judge(self, parts: Parts) -> dict[str, float]:
         """Means over the pictures; `x_f` is the fidelity picture's."""
+        parts.eval()
         at, rows = torch.tensor([TARGET]), []
         for picture in self.kodak:
             x = _tensor(picture)
             with self.autocast():
                 coded = parts.code(x, at)
                 pictures = {
-                    "": parts.model.decode(coded.y_hat, coded.z_hat, at), "x_f ": parts.model.fidelity(coded.y_hat, at)
+                    "": parts.model.decode(coded.y_hat, coded.z_hat, at, _noise(parts, x)),
+                    "x_f ": parts.model.fidelity(coded.y_hat, at).picture,
                 }  # fmt: skip
             rows.append({"bpp": float(coded.bpp), **_scores(picture, pictures)})
         return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
-    def steps_of_ddim(self) -> list[dict[str, Any]]:
-        """The denoiser of stage 0 from pure noise, guided by the original's tokens: what more steps give, and cost."""
-
-        def make() -> Parts:
-            torch.manual_seed(0)
-            parts = one_rate(Parts(SMALL))
-            self.learn(parts, STAGES["autoencoder"], lambda _: TARGET)
-            self.learn(parts, STAGES["denoiser"], lambda _: TARGET)
-            return parts
-
-        parts, rows = self.kept("denoiser", make, SMALL), []
-        for count in STEP_COUNTS:
-            torch.manual_seed(0)
-            found, seconds = [], 0.0
-            for picture in self.kodak:
-                x = _tensor(picture)
-                with torch.no_grad(), self.autocast():
-                    tokens = parts.model.guidance(x)
-                    noise = torch.randn(1, SMALL.latent, x.shape[-2] // 16, x.shape[-1] // 16)
-                    begun = time.perf_counter()
-                    latent = ddim(functools.partial(_guided, parts, tokens), noise, count, parts.model.alphas)
-                    decoded = parts.model.picture(latent, stages.coarse(x))
-                    seconds += time.perf_counter() - begun
-                found.append(_scores(picture, {"": decoded, "x_f ": stages.coarse(x)}))
-            means = {name: float(np.mean([one[name] for one in found])) for name in found[0]}
-            rows.append({"group": "steps", "name": str(count), "seconds": seconds / len(self.kodak), **means})
-        return rows
-
-
-def _guided(parts: Parts, tokens: Tensor, latent: Tensor, step: Tensor) -> Tensor:
-    return parts.model.unet(latent, step, tokens)
-
 
 def _tensor(picture: np.ndarray) -> Tensor:
     return torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
+
+
+def _noise(parts: Parts, x: Tensor) -> Tensor:
+    return torch.from_numpy(place_noise(parts.model.config.noise, x.shape[-2] // PIXELS, x.shape[-1] // PIXELS))[None]
 
 
 def _scores(picture: np.ndarray, decoded: dict[str, Tensor]) -> dict[str, float]:
@@ -257,7 +203,7 @@ def _scores(picture: np.ndarray, decoded: dict[str, Tensor]) -> dict[str, float]
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown."""
-    names = ("group", "name", "bpp", "ms_ssim", "st_lpips", "x_f ms_ssim", "x_f st_lpips", "seconds")
+    names = ("group", "name", "bpp", "ms_ssim", "st_lpips", "x_f ms_ssim", "x_f st_lpips")
     cells = [[f"{v:.4f}" if isinstance(v := row.get(name, ""), float) else str(v) for name in names] for row in rows]
     return "\n".join("| " + " | ".join(row) + " |" for row in [list(names), ["---"] * len(names), *cells])
 
@@ -283,9 +229,6 @@ def main() -> None:
             rows.append(study.row(variant))
             path.write_text(json.dumps(rows, indent=1))
             print(table(rows[-1:]), flush=True)
-    if not any(row["group"] == "steps" for row in rows):
-        rows += study.steps_of_ddim()
-        path.write_text(json.dumps(rows, indent=1))
     print(table(rows))
 
 
