@@ -86,11 +86,14 @@ async function decode(job, mode) {
   const picture = await job.picture;
   const { manifest, provider } = picture.networks;
   if (!picture.networks.has(mode)) return;
-  const progress = (/** @type {number} */ share) => post({ id, type: "progress", mode, share });
-  for await (const { top, height, pixels } of picture.bands(mode, progress)) {
-    if (stopped.has(id)) return;
+  const goOn = (/** @type {number} */ share) => {
+    post({ id, type: "progress", mode, share });
+    return !stopped.has(id);
+  };
+  for await (const { top, height, pixels } of picture.bands(mode, goOn)) {
     post({ id, type: "band", mode, top, height, pixels }, [pixels.buffer]);
   }
+  if (stopped.has(id)) return;
   const seconds = (performance.now() - start) / 1000;
   const last = mode === "full" || !picture.networks.has("full");
   post({ id, type: "picture", mode, last, seconds, provider, model: manifest.model, version: manifest.version });

@@ -49,10 +49,10 @@ export class Picture {
 
   /**
    * @param {"fidelity" | "full"} mode
-   * @param {(share: number) => void} progress is called with what is done of 1, after each window
+   * @param {(share: number) => boolean} goOn is called with what is done of 1, after each window; false ends it
    * @returns {AsyncGenerator<Band>}
    */
-  async *bands(mode, progress = () => {}) {
+  async *bands(mode, goOn = () => true) {
     const { width, height, grey } = this.stream;
     const rows = windowRows(width, height);
     const count = rows.length * rows[0].length;
@@ -64,7 +64,9 @@ export class Picture {
       band.set(carried);
       for (const window of row) {
         await this.#add(band, top, window, mode);
-        progress(++done / count);
+        // A window takes a second or more, without a pause in which messages would be read.
+        await new Promise((resolve) => setTimeout(resolve));
+        if (!goOn(++done / count)) return;
       }
       const next = rows[number + 1]?.[0].shown.top ?? bottom;
       const pixels = rounded(band, width, next - top, grey);

@@ -1,9 +1,14 @@
 /** What surrounds the networks: noise against exact integers, and windows whose ramps add up to one. */
 
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { deflateSync } from "node:zlib";
 
+import { codingFromJson } from "../format/coding.js";
+import { read } from "../format/container.js";
+import { readSections } from "../format/sections.js";
+import { Picture } from "../networks/picture.js";
 import { placeNoise } from "../networks/noise.js";
 import { unpacked } from "../networks/store.js";
 import { padded, ramp, windowRows } from "../networks/tiles.js";
@@ -62,6 +67,63 @@ for (const [width, height] of [[1, 1], [1024, 1024], [1025, 16], [2500, 1040], [
     for (const total of [...across, ...down]) assert.ok(Math.abs(total - 1) < 1e-6, String(total));
   });
 }
+
+const GOLDEN = new URL("../../tests/golden/", import.meta.url);
+const FOLD = 16; // values of a colour at one place
+
+/** A golden stream painted in one colour, by networks that know nothing else. @param {string} name */
+async function flatPicture(name) {
+  const networks = {
+    manifest: { fingerprint: "010203", model: "flat" },
+    coding: Promise.resolve(codingFromJson(JSON.parse(readFileSync(new URL("model.json", GOLDEN), "utf8")))),
+    dequantise: async (/** @type {any} */ { y, rows, columns }) => ({ data: Float32Array.from(y), channels: 4, rows, columns }),
+    paint: async (/** @type {string} */ _, /** @type {any} */ { rows, columns }) => {
+      const data = [0.1, 0.2, -2].flatMap((value) => new Array(FOLD * 16 * rows * columns).fill(value));
+      return { data: Float32Array.from(data), rows: 4 * rows, columns: 4 * columns };
+    },
+  };
+  const stream = read(readFileSync(new URL(`streams/${name}.sodec`, GOLDEN)));
+  return new Picture(stream, await readSections(stream), /** @type {any} */ (networks));
+}
+
+/** @param {AsyncGenerator<import("../networks/picture.js").Band>} bands */
+async function joined(bands) {
+  const all = [];
+  for await (const { top, height, pixels } of bands) all.push({ top, height, pixels: Array.from(pixels) });
+  return all;
+}
+
+test("windows are joined, clipped and rounded, and take the alpha of the stream", async () => {
+  const [band, ...others] = await joined((await flatPicture("constant-alpha")).bands("fidelity"));
+  assert.deepEqual([band.top, band.height, others], [0, 17, []]);
+  assert.deepEqual(band.pixels, new Array(1030 * 17).fill([153, 178, 0, 128]).flat());
+});
+
+test("a grey picture has one value", async () => {
+  const [{ pixels }] = await joined((await flatPicture("one-tile-grey")).bands("full"));
+  const value = Math.round(0.299 * 153 + 0.587 * 178.5);
+  assert.deepEqual(pixels, new Array(200 * 70).fill([value, value, value, 255]).flat());
+});
+
+test("messages are read between windows, and a picture can be stopped there", async () => {
+  let turns = 0;
+  const timer = setInterval(() => turns++, 0);
+  /** @type {[number, boolean][]} */
+  const shares = [];
+  const bands = (await flatPicture("constant-alpha")).bands("fidelity", (share) => {
+    shares.push([share, turns > 0]);
+    return false;
+  });
+  assert.deepEqual(await joined(bands), []);
+  clearInterval(timer);
+  assert.deepEqual(shares, [[0.5, true]]);
+});
+
+test("a picture of another coding is refused by name", () => {
+  const networks = { manifest: { fingerprint: "aaaaaa", model: "lite" } };
+  const stream = { fingerprint: "010203", width: 1, height: 1, tile: 1024 };
+  assert.throws(() => new Picture(/** @type {any} */ (stream), null, /** @type {any} */ (networks)), /010203.*lite aaaaaa/);
+});
 
 test("packed weights are unpacked to the same bytes", async () => {
   const data = Uint8Array.from({ length: 1000 }, (_, i) => (i * 37) % 256);
