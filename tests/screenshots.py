@@ -71,7 +71,7 @@ def opened_in_viewer(browser) -> Image.Image:
             browser.get(f"{site.address}index.html?src=budgie.sodec")
             last = "Full picture" if viewer.has_full(find("lite")) else "Fidelity picture"
             WebDriverWait(browser, WAIT_S).until(lambda b, last=last: last in b.find_element(By.ID, "facts").text)
-            shots.append(screenshot(browser, width, 1100))
+            shots.append(screenshot(browser, width, 960))
     return beside(*shots)
 
 

@@ -12,6 +12,7 @@ import zlib
 import browser as driven
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 from safetensors.numpy import load
 from serving import SHARED, Server
@@ -35,6 +36,7 @@ from viewing import (
     wait,
 )  # fmt: skip
 
+from sodec.cli import main
 from sodec.errors import MissingPackageError, OutputError, WeightsError
 from sodec.pages import viewer
 from sodec.weights import find
@@ -80,6 +82,20 @@ def test_nothing_is_overwritten_unasked(tmp_path):
     with pytest.raises(OutputError, match=r"index\.html"):
         viewer.assemble(tmp_path, find("lite"), runtime=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
+
+
+def test_the_command_writes_the_page_once(runtime, tmp_path):
+    command = ["viewer", str(tmp_path / "site"), "--onnxruntime", str(runtime)]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 0, done.output
+    assert f"weights of lite {find('lite').version}" in done.output
+    site = tmp_path / "site"
+    written = {path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file()}
+    expected = viewer.page_files() | viewer.weights_files(find("lite"))
+    assert written == expected.keys() | {f"onnxruntime/{name}" for name in viewer.RUNTIME_FILES}
+    again = CliRunner().invoke(main, command)
+    assert (again.exit_code, "exists" in again.output) == (2, True)
+    assert CliRunner().invoke(main, [*command, "--overwrite"]).exit_code == 0
 
 
 def test_weights_without_graphs_are_refused():
