@@ -15,7 +15,11 @@ import pytest
 from PIL import Image
 from tiny import codec, folder, photo
 
-from sodec.errors import CorruptStreamError, QualityError, UnsupportedPictureError
+from sodec.errors import CorruptStreamError, OutputError, QualityError, UnsupportedPictureError
+from sodec.integrations import output as output_of
+from sodec.picture import suffixes
+
+PICTURES, STREAMS = suffixes(), frozenset({".sodec"})
 
 
 @pytest.mark.usefixtures("tiny_as_lite")
@@ -159,6 +163,14 @@ class Rows(list):
     def iter_rows(self):
         return iter(self)
 
+    def map_batches(self, function, batch_size, **_):
+        made = []
+        for first in range(0, len(self), batch_size):
+            rows = self[first : first + batch_size]
+            batch = function({name: np.array([row[name] for row in rows], object) for name in rows[0]})
+            made += [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+        return Rows(made)
+
 
 @pytest.fixture
 def sodec_ray():
@@ -192,20 +204,19 @@ def test_ray_writes_below_its_folder_whatever_the_names(sodec_ray, tmp_path, pat
     assert all(error.isprintable() for error in errors)
 
 
-def test_ray_names_what_is_there_already(sodec_ray, tmp_path):
+def test_ray_names_two_files_of_one_name_and_leaves_what_is_there(sodec_ray, tmp_path):
     rows = Rows(
         {"path": path, "stream": path.encode(), "error": ""} for path in ("in/a.png", "in/a.jpg", "other/in/a.png")
     )
-    errors = sodec_ray.write(rows, tmp_path)
-    assert len(errors) == 2
-    assert all("in/a.png already goes to" in error for error in errors)
-    assert (tmp_path / "in" / "a.sodec").read_bytes() == b"in/a.png"
+    for _ in range(2):  # also where the job goes on
+        errors = sodec_ray.write(rows, tmp_path)
+        assert len(errors) == 2
+        assert all("in/a.png already goes to" in error for error in errors)
+        assert (tmp_path / "in" / "a.sodec").read_bytes() == b"in/a.png"
     again = Rows(
         [{"path": "in/a.png", "stream": b"again", "error": ""}, {"path": "b.png", "stream": b"", "error": "bad"}]
     )
-    errors = sodec_ray.write(again, tmp_path)
-    assert "exists; overwrite=True replaces it" in errors[0]
-    assert errors[1] == "b.png: bad"
+    assert sodec_ray.write(again, tmp_path) == ["b.png: bad"]
     assert (tmp_path / "in" / "a.sodec").read_bytes() == b"in/a.png"
     assert sodec_ray.write(Rows(again[:1]), tmp_path, overwrite=True) == []
     assert (tmp_path / "in" / "a.sodec").read_bytes() == b"again"
@@ -213,11 +224,113 @@ def test_ray_names_what_is_there_already(sodec_ray, tmp_path):
     assert len(sodec_ray.write(Rows([{"path": "file/a.png", "stream": b"", "error": ""}]), tmp_path)) == 1
 
 
+@pytest.fixture(params=["local", "memory", "pyarrow"])
+def place(request, tmp_path):
+    """A folder's name, and a function that gives its files."""
+    fsspec = pytest.importorskip("fsspec")
+    if request.param == "memory":
+        memory = fsspec.filesystem("memory")
+        memory.store.clear()
+        yield "memory://out", lambda: {name.removeprefix("/out/"): memory.cat(name) for name in memory.find("/out")}
+        memory.store.clear()
+        return
+    name = str(tmp_path / "out") if request.param == "local" else f"file://{tmp_path}/out"
+    yield name, lambda: {
+        path.relative_to(tmp_path / "out").as_posix(): path.read_bytes()
+        for path in (tmp_path / "out").rglob("*") if path.is_file()
+    }  # fmt: skip
+
+
+def test_workers_write_to_any_filesystem_and_go_on_where_they_were(sodec_ray, place):
+    folder_name, files = place
+    output = sodec_ray.Output(folder_name, ".sodec")
+    worker = sodec_ray._Compressor({"weights": str(folder())}, {"quality": 30}, output)
+    Image.fromarray(photo(30, 20)).save(buffer := io.BytesIO(), "PNG")
+    batch = {
+        "path": np.array(["in/a.png", "in/bad.png", "b.png", ".."]),
+        "bytes": [buffer.getvalue(), b"no picture", buffer.getvalue(), buffer.getvalue()],
+    }
+    expected = codec().compress(photo(30, 20), 30)
+    found = worker(batch)
+    assert list(found["status"]) == ["written", "failed", "written", "failed"]
+    assert list(found["bytes"]) == [len(expected), 0, len(expected), 0]
+    assert [bool(error) for error in found["error"]] == [False, True, False, True]
+    assert files() == {"in/a.sodec": expected, "b.sodec": expected}, "nothing else, no part of a file"
+    worker.converted = lambda data: pytest.fail("it is there")
+    batch["bytes"][1] = b""
+    assert list(worker(batch)["status"]) == ["skipped", "failed", "skipped", "failed"]
+    output.overwrite = True
+    worker.converted = lambda data: b"again"
+    assert list(worker(batch)["status"]) == ["written", "failed", "written", "failed"]
+    assert files() == {"in/a.sodec": b"again", "b.sodec": b"again"}
+
+
+def test_a_file_that_another_worker_writes_meanwhile_stays(sodec_ray, place):
+    folder_name, files = place
+    output = sodec_ray.Output(folder_name, ".sodec")
+    target = output.target("in/a.png")
+
+    def make():
+        assert output.write(target, b"the other's")
+        return b"mine", ""
+
+    assert sodec_ray._put(output, "in/a.png", make) == (target, "skipped", 0, "")
+    assert files() == {"in/a.sodec": b"the other's"}
+
+
+def test_a_write_that_fails_leaves_nothing(sodec_ray, place, monkeypatch):
+    folder_name, files = place
+    output = sodec_ray.Output(folder_name, ".sodec")
+
+    def failing(*_):
+        raise OSError(5, "Input/output error")
+
+    if "://" in folder_name:
+        filesystem, _ = output_of.remote(output.folder)
+        failing_fs = type("Failing", (), {"move": failing, "__getattr__": lambda _, name: getattr(filesystem, name)})
+        monkeypatch.setattr(output_of, "remote", lambda url: (failing_fs(), _))
+    else:
+        monkeypatch.setattr("sodec.files.os.fsync", failing)
+    _, status, _, error = sodec_ray._put(output, "in/a.png", lambda: (b"data", ""))
+    assert status == "failed"
+    assert "Input/output error" in error
+    assert files() == {}
+
+
+def test_unknown_filesystems_are_named_before_anything_runs(sodec_ray):
+    with pytest.raises(OutputError, match="nowhere://x: no filesystem of this kind"):
+        sodec_ray.compress(Rows(), to="nowhere://x")
+
+
+def test_streams_become_files_of_any_format(sodec_ray, tmp_path):
+    output = sodec_ray.Output(tmp_path, ".jpg")
+    worker = sodec_ray._Decompressor({"weights": str(folder())}, {"mode": "fidelity"}, output, "JPEG")
+    data = codec().compress(photo(30, 20))
+    found = worker({"path": np.array(["in/a.sodec", "in/b.sodec"]), "bytes": [data, data[:-1]]})
+    assert list(found["status"]) == ["written", "failed"]
+    assert Image.open(tmp_path / "in" / "a.jpg").size == (30, 20)
+    rows = list(sodec_ray._files_of({"path": "s.tar", "bytes": shard(("a.sodec", data), ("b.png", b"x"))}, STREAMS))
+    assert rows == [{"path": "s.tar/a.sodec", "bytes": data}]
+    with pytest.raises(OutputError, match=r"\.xyz"):
+        sodec_ray.decompress(Rows(), suffix=".xyz")
+
+
+def test_a_worker_takes_a_gpu_where_the_codec_asks_for_one(sodec_ray):
+    class Noting:
+        def map_batches(self, worker, **options):
+            return options["num_gpus"]
+
+    for codec_arguments, asked, expected in (
+        ({}, None, None), ({"device": "cuda"}, None, 1), ({"device": "cuda:0"}, 0.5, 0.5), ({"device": "cpu"}, 0, None)
+    ):  # fmt: skip
+        assert sodec_ray.compress(Noting(), codec=codec_arguments, num_gpus=asked) == expected
+
+
 def test_ray_ends_where_the_disk_is_full(sodec_ray, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(sodec_ray, "write_file", full)
+    monkeypatch.setattr(output_of, "write_file", full)
     with pytest.raises(OSError, match="No space"):
         sodec_ray.write(Rows([{"path": "a.png", "stream": b"", "error": ""}]), tmp_path)
 
@@ -235,7 +348,7 @@ def shard(*members, mode="w", **options):
 
 def test_ray_reads_what_is_whole_of_a_shard(sodec_ray):
     def pictures(data):
-        return [(row["path"], row["bytes"]) for row in sodec_ray._pictures_of({"path": "s.tar", "bytes": data})]
+        return [(row["path"], row["bytes"]) for row in sodec_ray._files_of({"path": "s.tar", "bytes": data}, PICTURES)]
 
     both = [("a.png", b"a" * 600), ("notes.txt", b"text"), ("../b.JPG", b"b" * 600)]
     expected = [("s.tar/a.png", b"a" * 600), ("s.tar/../b.JPG", b"b" * 600)]
@@ -254,7 +367,7 @@ def test_ray_reads_what_is_whole_of_a_shard(sodec_ray):
 
 
 def test_ray_names_files_without_bytes(sodec_ray):
-    worker = sodec_ray._Compressor({"weights": str(folder())}, {"quality": 30})
+    worker = sodec_ray._Compressor({"weights": str(folder())}, {"quality": 30}, None)
     batch = worker({"path": np.array(["s.tar", "b.png"]), "bytes": [b"", b"no picture"]})
     assert batch["stream"] == [b"", b""]
     assert "damaged" in batch["error"][0]
@@ -276,16 +389,25 @@ def test_ray_with_two_workers(tmp_path):
         member = tarfile.TarInfo("deep/9.png")
         member.size = len(buffer.getvalue())
         shard.addfile(member, io.BytesIO(buffer.getvalue()))
+    arguments = {"workers": 2, "codec": {"weights": str(folder())}}
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
-        streams = sodec_ray.compress(
-            sodec_ray.read(str(tmp_path / "in")), workers=2, codec={"weights": str(folder())}, quality=30
+        pictures = sodec_ray.read(str(tmp_path / "in"))
+        errors = sodec_ray.write(sodec_ray.compress(pictures, quality=30, **arguments), tmp_path / "out")
+        done = sodec_ray.compress(pictures, to=tmp_path / "direct", quality=30, **arguments)
+        assert sodec_ray.errors(done) == errors
+        back = sodec_ray.decompress(
+            sodec_ray.read(str(tmp_path / "direct"), streams=True), to=tmp_path / "back", **arguments
         )
-        errors = sodec_ray.write(streams, tmp_path / "out")
+        assert sodec_ray.errors(back) == []
     finally:
         ray.shutdown()
     assert len(errors) == 1
     assert "bad.jpg" in errors[0]
-    found = {path.relative_to(tmp_path / "out").as_posix(): path for path in (tmp_path / "out").rglob("*.*")}
-    assert set(found) == {"in/0.sodec", "in/1.sodec", "in/2.sodec", "deep/9.sodec"}
-    assert found["deep/9.sodec"].read_bytes() == codec().compress(photo(30, 20, 9), 30)
+    for made, suffix in (("out", "sodec"), ("direct", "sodec"), ("back", "png")):
+        found = {path.relative_to(tmp_path / made).as_posix(): path for path in (tmp_path / made).rglob("*.*")}
+        assert set(found) == {f"{name}.{suffix}" for name in ("in/0", "in/1", "in/2", "deep/9")}
+    stream = codec().compress(photo(30, 20, 9), 30)
+    assert (tmp_path / "direct" / "deep" / "9.sodec").read_bytes() == stream
+    expected = codec().decompress(stream, output="numpy")
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "back" / "deep" / "9.png")), expected)
