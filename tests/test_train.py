@@ -31,7 +31,7 @@ from sodec.stream.container import read
 from sodec.train import losses
 from sodec.train.checkpoint import export, parts_of, restore
 from sodec.train.data import Ahead, Crops, load_pictures
-from sodec.train.optimise import CRITIC_SHARE, Average, Gradients, learning_rate, take_statistics
+from sodec.train.optimise import CRITIC_SHARE, STATISTICS, Average, Gradients, learning_rate, take_statistics
 from sodec.train.options import Options
 from sodec.train.parts import Parts
 from sodec.train.run import train
@@ -242,18 +242,16 @@ def test_an_exported_model_codes_and_decodes(chain, tmp_path):
 
 
 @pytest.mark.parametrize("pieces", [False, True])
-def test_the_statistics_of_batch_norms_are_taken_twice_and_kept(pieces, chain, run, tmp_path):
-    """At two thirds of a stage, for the weights as they are then, and at the end, for their average."""
+def test_the_statistics_of_batch_norms_are_frozen_in_the_last_third(pieces, chain, run, tmp_path):
     for _ in range(20 if pieces else 1):
         path = run("annealing", tmp_path, start=(chain["warm-up"],), max_minutes=0.0001 if pieces else 60, steps=6)
     saved = torch.load(path, weights_only=True)
     assert saved["step"] == 6
     assert saved["frozen"]
-    assert saved["finished"]
     name = "model.unet.enter.bn.running_var"
-    assert not torch.equal(saved["parts"][name], saved["average"][name])
-    exported = parts_of(path)[0].state_dict()
-    assert torch.equal(exported[name], saved["average"][name])
+    assert not torch.equal(saved["parts"][name], parameters(chain["warm-up"])[name])
+    batches = saved["parts"]["model.unet.enter.bn.num_batches_tracked"]
+    assert batches == STATISTICS, "none since they were frozen"
     if pieces:
         same(path, run("annealing", tmp_path / "whole", start=(chain["warm-up"],), steps=6))
 

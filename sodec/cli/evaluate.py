@@ -17,7 +17,19 @@ if TYPE_CHECKING:
     from ..evaluate.run import Evaluation
 
 # The keys of metrics.METRICS: importing those here would make every command wait for NumPy.
-METRIC_NAMES = ("psnr", "ms_ssim", "ssimulacra2", "st_lpips", "lpips_alex", "lpips_vgg", "dists", "grid")
+METRIC_NAMES = (
+    "psnr",
+    "ms_ssim",
+    "ssimulacra2",
+    "st_lpips",
+    "lpips_alex",
+    "lpips_vgg",
+    "dists",
+    "cvvdp",
+    "texture",
+    "hatching",
+    "grid",
+)
 
 
 def listed(of: type[float] | type[str], choices: Sequence[str] = ()) -> Callable[..., list[Any]]:
@@ -51,7 +63,7 @@ def listed(of: type[float] | type[str], choices: Sequence[str] = ()) -> Callable
               help="rows.json of an earlier run, whose codecs are not run again.")  # fmt: skip
 @click.option("--qualities", default="1,10,25,40,50,60,80,100", show_default=True, callback=listed(float),
               help="Qualities of sodec, 1 to 100.")  # fmt: skip
-@click.option("--metrics", default="psnr,ms_ssim,st_lpips,grid", show_default=True,
+@click.option("--metrics", default="psnr,ms_ssim,st_lpips,hatching", show_default=True,
               callback=listed(str, METRIC_NAMES),
               help=f"Some of {', '.join(METRIC_NAMES)}.")  # fmt: skip
 @click.option("--features", "features_file", type=click.Path(path_type=Path, dir_okay=False, exists=True),

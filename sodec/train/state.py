@@ -69,7 +69,7 @@ class State:
         self.optimizer: Any = torch.optim.Adam(self.parameters, stage.learning_rate, BETAS, fused=True)
         self.average = Average(self.parts, options.ema) if options.ema else None
         self.norms = batch_norms(self.parts)
-        self.frozen = self.finished = False
+        self.frozen = False
         y_channels = self.parts.model.config.y_channels
         self.adversary = Adversary(y_channels, stage.learning_rate, self.accelerator) if stage.adversarial else None
         self.step, self.spent = 0, 0.0
@@ -129,18 +129,6 @@ class State:
             self._take_statistics(pictures, progress)
             self.gradients.reset()
 
-    def finish(self, pictures: Callable[[], Tensor]) -> None:
-        """Takes the statistics of the averaged weights, at the end of the stage."""
-        self.finished = True
-        if not self.norms or self.average is None:
-            return
-        kept = {name: buffer.clone() for name, buffer in self._statistics().items()}
-        with self.average.applied():
-            self._take_statistics(pictures, 1.0)
-            self.average.statistics = {name: buffer.clone() for name, buffer in self._statistics().items()}
-        for name, buffer in self._statistics().items():
-            buffer.copy_(kept[name])
-
     def _take_statistics(self, pictures: Callable[[], Tensor], progress: float) -> None:
         def run() -> None:
             for _ in range(STATISTICS):
@@ -148,10 +136,6 @@ class State:
                 self.gradients.objective(Batch(x, self._qualities(len(x), progress)))
 
         take_statistics(self.norms.values(), run)
-
-    def _statistics(self) -> dict[str, Tensor]:
-        names = ("running_mean", "running_var")
-        return {f"{norm}.{name}": getattr(module, name) for norm, module in self.norms.items() for name in names}
 
     def _check(self, values: dict[str, Tensor]) -> None:
         if torch.isfinite(values["loss"]) and torch.isfinite(values["gradient"]):
@@ -161,18 +145,18 @@ class State:
         numbers = {name: float(value) for name, value in values.items()}
         raise TrainingError(f"step {self.step}: the loss or its gradient is not finite, first {first}: {numbers}")
 
-    def save(self, crops: Any) -> None:
+    def save(self, crops: Any, finished: bool = False) -> None:
         """Writes the checkpoint; `crops` is the state of their generator. All processes take part, the first writes."""
         random = gather_object([{"torch": torch.get_rng_state(), "crops": crops}])
         if self.accelerator.is_main_process:
             adversary = self.adversary
             checkpoint.save(self.path, {
                 "parts": self.parts.state_dict(), "optimizer": self.optimizer.state_dict(), "random": random,
-                "average": self.average.state() if self.average else None, "lora": self.rank,
+                "average": self.average.values if self.average else None, "lora": self.rank,
                 "critic": adversary.critic.state_dict() if adversary else None,
                 "critic_optimizer": adversary.optimizer.state_dict() if adversary else None,
                 "touched": sorted(self.trained), "step": self.step, "spent": self.spent,
-                "finished": self.finished, "frozen": self.frozen,
+                "finished": finished, "frozen": self.frozen,
                 "config": self.parts.model.config.to_dict(),
             })  # fmt: skip
         self.accelerator.wait_for_everyone()
@@ -195,7 +179,7 @@ class State:
             if own < len(saved["random"]):
                 torch.set_rng_state(saved["random"][own]["torch"])
                 self.crops = saved["random"][own]["crops"]
-            self.finished, self.frozen = bool(saved["finished"]), bool(saved["frozen"])
+            self.frozen = bool(saved["frozen"])
             if self.frozen:
                 for norm in self.norms.values():
                     norm.eval()
