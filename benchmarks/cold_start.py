@@ -1,8 +1,9 @@
-"""What a user waits for: whole processes, from nothing to a written file, beside the bare `import torch`.
+"""What a user waits for: whole processes, from nothing to a written file, by each engine that is installed.
 
 python benchmarks/cold_start.py [PICTURE]
 """
 
+import importlib.util
 import statistics
 import subprocess
 import sys
@@ -28,14 +29,16 @@ def main():
     else:
         noise = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
         Image.fromarray(noise).resize((768, 512), Image.Resampling.BICUBIC).save(picture)
-    commands = {
-        "python": [sys.executable, "-c", "pass"],
-        "import sodec": [sys.executable, "-c", "import sodec"],
-        "import torch": [sys.executable, "-c", "import torch"],
-        "sodec compress": sodec("compress", picture, "-o", stream),
-        "sodec info": sodec("info", stream),
-        "sodec decompress": sodec("decompress", stream, "-o", out),
-    }
+    engines = ["onnx", *["torch"] * (importlib.util.find_spec("torch") is not None)]
+    commands = {"python": [sys.executable, "-c", "pass"], "import sodec": [sys.executable, "-c", "import sodec"]}
+    for engine in engines:
+        module = {"onnx": "onnxruntime"}.get(engine, engine)
+        commands |= {
+            f"import {module}": [sys.executable, "-c", f"import {module}"],
+            f"compress, {engine}": sodec("compress", picture, "-o", stream, "--engine", engine, "--overwrite"),
+            f"decompress, {engine}": sodec("decompress", stream, "-o", out, "--engine", engine, "--overwrite"),
+        }
+    commands["info"] = sodec("info", stream)
     seconds = {name: [] for name in commands}
     for run in range(RUNS + 1):
         for name, command in commands.items():  # in turn, so that a slow minute is everyone's
@@ -47,10 +50,8 @@ def main():
     width, height = Image.open(picture).size
     print(f"{width}x{height}, {stream.stat().st_size} bytes; medians of {RUNS} processes")
     for name, median in medians.items():
-        print(f"  {name:<17} {median:7.3f} s")
+        print(f"  {name:<18} {median:7.3f} s")
     print(f"  import sodec beyond python: {medians['import sodec'] - medians['python']:.3f} s")
-    for command in ("compress", "decompress"):
-        print(f"  {command} beyond import torch: {medians[f'sodec {command}'] - medians['import torch']:.3f} s")
 
 
 if __name__ == "__main__":

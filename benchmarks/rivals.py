@@ -16,7 +16,7 @@ from sodec.models import ModelConfig, SodecModel
 from sodec.models.coding import pad_to
 from sodec.models.files import read_model
 from sodec.models.lite import UNet
-from sodec.models.prepare import prepare
+from sodec.models.prepare import Prepared, prepare
 from sodec.pipeline.device import DTYPES
 from sodec.pipeline.torch_engine import TorchEngine
 
@@ -75,7 +75,7 @@ def _with(codec: Codec, model: SodecModel, dtype: torch.dtype) -> Codec:
     """The same codec with other networks."""
     copied = copy.copy(codec)
     copied.dtype = dtype
-    copied.engine = TorchEngine(model, codec.bundle.coding, codec.device, dtype, tile=codec.engine.tile)
+    copied.engine = TorchEngine(Prepared(model, codec.device, dtype), codec.bundle.coding, tile=codec.engine.tile)
     return copied
 
 

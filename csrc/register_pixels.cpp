@@ -25,7 +25,8 @@ void pixels(const py::array& planes, float offset, size_t top, size_t left, size
     if (shrink < 1) throw std::invalid_argument("shrink must be 1 or more");
     const auto fold = static_cast<size_t>(planes.shape(1));
     const auto height = static_cast<size_t>(out.shape(0)), width = static_cast<size_t>(out.shape(1));
-    const auto rows = static_cast<size_t>(planes.shape(3)) * fold, columns = static_cast<size_t>(planes.shape(4)) * fold;
+    const auto rows = static_cast<size_t>(planes.shape(3)) * fold,
+               columns = static_cast<size_t>(planes.shape(4)) * fold;
     // In this order no sum or product can overflow.
     if (top > rows || left > columns || height > (rows - top) / shrink || width > (columns - left) / shrink) {
         throw std::invalid_argument("out reaches beyond the planes");

@@ -11,10 +11,12 @@ import onnxruntime
 from PIL import Image
 
 from sodec import entropy, weights
+from sodec.models.noise import place_noise
 from sodec.stream import container
 
 folder, path = map(Path, sys.argv[1:])
-coding = weights.find("", folder).coding
+bundle = weights.find("", folder)
+coding = bundle.coding
 stream = container.read(path.read_bytes())
 (payload,) = stream.payloads  # a larger picture has several tiles of 1,024 pixels, each decoded like this
 rows, columns = -(-stream.height // 16), -(-stream.width // 16)
@@ -30,13 +32,13 @@ decoder.finish()
 
 
 def run(graph, **inputs):
-    session = onnxruntime.InferenceSession(folder / f"{graph}.onnx")
-    return session.run(None, inputs)[0]
+    return onnxruntime.InferenceSession(folder / f"{graph}.onnx").run(None, inputs)[0]
 
 
 quality = np.array([stream.quality], np.float32)
 y_hat = run("dequantise", symbols=symbols[None].astype(np.int32), z=z[None].astype(np.int32), quality=quality)
-folded = run("fidelity", y_hat=y_hat, quality=quality)
+noise = place_noise(bundle.config["noise"], 4 * rows, 4 * columns)[None]  # FORMAT.md, section 7, defines it
+folded = run("decoder", y_hat=y_hat, quality=quality, noise=noise)
 pixels = folded.reshape(3, 4, 4, 4 * rows, 4 * columns).transpose(3, 1, 4, 2, 0).reshape(16 * rows, 16 * columns, 3)
 pixels = ((pixels + 0.5).clip(0, 1) * 255).round().astype(np.uint8)
 Image.fromarray(pixels[: stream.height, : stream.width]).save(path.with_suffix(".png"))

@@ -32,10 +32,6 @@ _register_with_pillow()
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'sodec' has no attribute {name!r}")
-    if _HOME[name] == "codec":
-        from .memory import check_for_torch
-
-        check_for_torch()
     value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
     globals()[name] = value
     return value

@@ -44,20 +44,21 @@ def compress(
     max_bytes: int | None = None,
     model: str = "lite",
     weights: str | Path | Bundle | None = None,
+    engine: str = "auto",
     device: str = "cpu",
     **options: Any,
 ) -> bytes | list[bytes]:
     """A picture as a .sodec stream; a list of pictures, or a tensor (B, 3, H, W), as a list of streams.
 
-    `model`, `weights` and `device` are those of `Codec`. `Codec.compress` says what is taken and raised, and which
-    other options there are.
+    `model`, `weights`, `engine` and `device` are those of `Codec`. `Codec.compress` says what is taken and raised, and
+    which other options there are.
 
     Examples
     --------
     >>> data = sodec.compress("photo.jpg", quality=20)
     >>> data = sodec.compress("photo.jpg", max_bytes=8000)
     """
-    codec = kept_codec(resolve(model, weights), device)
+    codec = kept_codec(resolve(model, weights), device, engine)
     return codec.compress(picture, quality, target_bpp=target_bpp, max_bytes=max_bytes, **options)
 
 
@@ -82,6 +83,7 @@ def decompress(
     *,
     output: str = "pil",
     weights: str | Path | Bundle | None = None,
+    engine: str = "auto",
     device: str = "cpu",
     **options: Any,
 ) -> Any:
@@ -96,9 +98,12 @@ def decompress(
     >>> face = sodec.decompress(data, region=(400, 120, 256, 256))
     """
     if isinstance(data, (list, tuple)):
-        return [decompress(stream, output=output, weights=weights, device=device, **options) for stream in data]
+        return [
+            decompress(stream, output=output, weights=weights, engine=engine, device=device, **options)
+            for stream in data
+        ]
     if weights is not None:
-        return kept_codec(resolve("", weights), device).decompress(data, output=output, **options)
+        return kept_codec(resolve("", weights), device, engine).decompress(data, output=output, **options)
     # A coding that is not installed is named whatever the size is; the codec refuses what is too large. Only salvage
     # unpacks alpha here.
     limits = {"max_pixels": MAX_SIDE**2, "max_tile": MAX_SIDE}
@@ -107,7 +112,7 @@ def decompress(
     with memory.errors_named():
         known = tuple(bundled_fingerprints())
         stream: Any = container.read(read_stream(data), **limits, salvage=salvage, known=known, alpha=False)
-    return kept_codec(_bundle_of(stream.fingerprint), device).decompress(stream, output=output, **options)
+    return kept_codec(_bundle_of(stream.fingerprint), device, engine).decompress(stream, output=output, **options)
 
 
 @memory.errors_named()
@@ -142,12 +147,11 @@ def inspect(data: StreamLike, *, max_pixels: int = MAX_PIXELS, max_tile: int = M
 
 
 @functools.lru_cache(maxsize=2)
-def kept_codec(bundle: Bundle, device: str) -> Codec:
-    """The codec behind `compress` and `decompress`, made at the first call with these weights and this device."""
-    memory.check_for_torch()
+def kept_codec(bundle: Bundle, device: str, engine: str = "auto") -> Codec:
+    """The codec behind `compress` and `decompress`, made at the first call with these weights, device and engine."""
     from .codec import Codec
 
-    return Codec(weights=bundle, device=device)
+    return Codec(weights=bundle, engine=engine, device=device)
 
 
 def _bundle_of(fingerprint: bytes) -> Bundle:

@@ -7,27 +7,20 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
 
 from . import memory, picture
 from .errors import DamageWarning, DeviceError, UnknownModelError, ViewError, warn
 from .files import StreamLike, read_stream
-from .models import SodecModel
-from .models.files import load_model
 from .picture import PictureLike
-from .pipeline import device as devices
 from .pipeline import rate
 from .pipeline.decoder import decode
-from .pipeline.device import resolve_device, resolve_dtype
 from .pipeline.encoder import encode
 from .pipeline.engine import Engine
+from .pipeline.engines import make_engine
 from .pipeline.rate import checked_quality as checked_quality
 from .pipeline.source import TileSource
 from .pipeline.tiles import TILE
-from .pipeline.torch_engine import TorchEngine
 from .pipeline.view import Region, checked_view
 from .stream import container
 from .stream.header import MAX_PIXELS, MAX_TILE, check_limits
@@ -36,6 +29,10 @@ from .weights import Bundle, bundled_models, resolve
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
+    from torch import Tensor
+
+    from .models import SodecModel
+    from .pipeline.torch_engine import TorchEngine
 
 MIN_TILE = 128
 ON_ERROR = ("raise", "conceal")
@@ -78,25 +75,28 @@ class Codec:
     weights
         A folder of weights instead of the bundled ones, or "hf:owner/name@commit" of the Hugging Face hub (extra:
         hub); or a `Bundle` that is open already.
+    engine
+        What runs the networks: "torch" (extra: torch; any device, every model), "onnx" (ONNX Runtime, on the CPU,
+        `lite` alone), or "auto": "torch" where only it can serve, or where it is installed and faster.
     device
         "cpu", "cuda" or any other name that torch knows.
     dtype
-        "float32", "bfloat16", "float16", or "auto": bfloat16 where the processor multiplies it natively.
+        "float32", "bfloat16", "float16", or "auto": with PyTorch bfloat16 where the processor multiplies it natively,
+        else float32, the only one that "onnx" has.
     tile
         Side in pixels of what is decoded at once, a multiple of 128. Smaller ones take less memory and more time.
+    threads
+        Of the networks on a CPU; None is the engine's choice. PyTorch's are those of the whole process.
     cuda_graphs
         Replays the decoder's networks as CUDA graphs, one for each size met more than once.
-
-    Attributes
-    ----------
-    prepared
-        How the networks were specialised for this device; printed, it is a summary.
 
     Raises
     ------
     UnknownModelError, WeightsError, DeviceError
-        No such model; a file that is missing, altered or of another configuration; no such device or dtype, or too
-        little memory (in `decompress` too), with the size that is needed and a tile that would fit.
+        No such model; a file that is missing, altered or of another configuration; no such engine, device or dtype, or
+        too little memory (in `decompress` too), with the size that is needed and a tile that would fit.
+    MissingPackageError
+        PyTorch is needed and not installed.
     ViewError
         No such tile.
     """
@@ -107,27 +107,21 @@ class Codec:
         model: str = "lite",
         *,
         weights: str | Path | Bundle | None = None,
+        engine: str = "auto",
         device: str = "cpu",
         dtype: str = "auto",
         tile: int = TILE,
+        threads: int | None = None,
         cuda_graphs: bool = False,
     ) -> None:
         _check_process()
         if tile < MIN_TILE or tile % MIN_TILE:
             raise ViewError(f"tile must be a multiple of {MIN_TILE} (got {tile})")
-        self.device = resolve_device(device)
-        self.dtype = resolve_dtype(dtype, self.device)
         self.bundle = resolve(model, weights)
-        if cuda_graphs and self.device.type != "cuda":
-            raise DeviceError(f"cuda_graphs needs a CUDA device (got {self.device})")
-        devices.check_weights(
-            self.bundle.size, self.device, self.dtype, self.bundle.name,
-            drawn_first=self.bundle.config.get("sizes") is None,
-        )  # fmt: skip
-        self.prepared = load_model(self.bundle, self.device, self.dtype)
-        self.engine: Engine = TorchEngine(
-            self.prepared.model, self.bundle.coding, self.device, self.dtype, tile=tile, cuda_graphs=cuda_graphs
+        self.engine = make_engine(
+            self.bundle, engine=engine, device=device, dtype=dtype, tile=tile, threads=threads, cuda_graphs=cuda_graphs
         )
+        self.device, self.dtype = self.engine.device, self.engine.dtype
 
     @overload
     def compress(
@@ -192,7 +186,7 @@ class Codec:
         """
         quality = rate.resolve_target(quality, target_bpp, max_bytes)
         engine = self._timed(report)
-        many = isinstance(pictures, (list, tuple)) or (isinstance(pictures, Tensor) and pictures.ndim == 4)
+        many = isinstance(pictures, (list, tuple)) or (picture.is_tensor(pictures) and pictures.ndim == 4)
         sources: list[Any] = list(pictures) if many else [pictures]  # type: ignore[arg-type]
 
         def compressed(source: PictureLike) -> bytes:
@@ -301,20 +295,37 @@ class Codec:
         return decompressed(streams)  # type: ignore[arg-type]
 
     def latents(self, data: StreamLike) -> Latents:
-        """y_hat and z_hat of a stream of one tile, for looking at the parts of the decoder one by one."""
+        """y_hat and z_hat of a stream of one tile, for looking at the parts of the decoder one by one.
+
+        `DeviceError` unless the engine is PyTorch's.
+        """
+        import torch
+
+        engine = self._torch_engine
         stream = self._read(data)
         if len(stream.payloads) != 1:
             raise ValueError(f"the stream has {len(stream.payloads)} tiles, not one")
-        z, y = TileSource(self.engine, stream, content=False).symbols(0)
-        with torch.inference_mode():
-            (y_hat,) = self.engine.dequantise(z, y, stream.quality, content=False)
-        z_hat = torch.from_numpy(z).to(self.device)[None].to(self.dtype)
-        return Latents(y_hat, z_hat, torch.tensor([stream.quality], device=self.device))
+        z, y = TileSource(engine, stream, content=False).symbols(0)
+        with engine.running():
+            (y_hat,) = engine.dequantise(z, y, stream.quality, content=False)
+        z_hat = torch.from_numpy(z).to(engine.device)[None].to(engine.dtype)
+        return Latents(y_hat, z_hat, engine.at(stream.quality))
+
+    @property
+    def prepared(self) -> Any:
+        """How the networks were specialised for this device; printed, it is a summary."""
+        return self.engine.prepared
 
     @property
     def model(self) -> SodecModel:
-        """The networks."""
-        return self.engine.model
+        """The networks, of PyTorch's engine; `DeviceError` of another."""
+        return self._torch_engine.model
+
+    @property
+    def _torch_engine(self) -> TorchEngine:
+        if self.engine.name != "torch":
+            raise DeviceError("the networks themselves can only be had with engine='torch'")
+        return cast("TorchEngine", self.engine)
 
     def _read(
         self,
@@ -346,13 +357,13 @@ _used_in: int | None = None  # the process that made the first codec
 
 
 def _check_process() -> None:
-    """`DeviceError` in a process that was forked from one that had used a codec: torch's threads would hang there."""
+    """`DeviceError` in a process that was forked from one that had used a codec: its threads are not in the child."""
     global _used_in
     if _used_in is None:
         _used_in = os.getpid()
     elif _used_in != os.getpid():
         raise DeviceError(
-            "this process was forked after sodec had been used, and PyTorch would hang in it: start processes with "
+            "this process was forked after sodec had been used, and its engine would hang in it: start processes with "
             'multiprocessing.get_context("spawn"), or use sodec only in the children'
         )
 

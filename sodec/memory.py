@@ -28,7 +28,7 @@ M_MMAP_THRESHOLD, MAPPED_FROM = -3, 1 << 20  # of glibc's mallopt: from this siz
 PLENTY = 1_000_000_000  # bytes of memory with which no library's size is looked up
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "could not create a memory", "bad allocation",
                  "could not create a primitive", "can't start new thread", "Cannot allocate memory",
-                 "failed to map segment")  # fmt: skip
+                 "failed to map segment", "Failed to allocate memory", "Available memory of")  # fmt: skip
 
 
 class GroupFiles(NamedTuple):

@@ -3,12 +3,20 @@
 pytest tests/test_graphs.py
 """
 
+import copy
+
+import numpy as np
+import pytest
 import torch
-from tiny import codec
+from tiny import codec, photo
 
 from sodec.kernels import dispatch
 from sodec.models.flow import Flow
 from sodec.models.graphs import CAPACITY, GraphedDecoder, SizeCache
+from sodec.pipeline.decoder import decode as decode_stream
+from sodec.pipeline.torch_engine import TorchEngine, in_8_bits
+from sodec.pipeline.view import checked_view
+from sodec.stream import container
 
 
 def test_the_cache_is_bounded_and_drops_what_was_unused_longest():
@@ -25,12 +33,18 @@ def test_the_cache_is_bounded_and_drops_what_was_unused_longest():
 def test_a_first_decode_and_a_captured_one_use_the_same_kernels(monkeypatch):
     modes = []
     model = codec().model
-    decoder = GraphedDecoder(model, lambda decode, inputs: modes.append(dispatch._in_graphs.get()) or decode)
-    monkeypatch.setattr(decoder, "decode", lambda *inputs: modes.append(dispatch._in_graphs.get()) or inputs)
+    capture = lambda decode, inputs: modes.append(dispatch._in_graphs.get()) or decode  # noqa: E731
+    decoder = GraphedDecoder(model, in_8_bits, capture)
+
+    def decode(*inputs):
+        modes.append(dispatch._in_graphs.get())
+        return inputs
+
+    monkeypatch.setattr(decoder, "_decode", decode)
     inputs = torch.zeros(1, 1, 4, 4), torch.tensor([50.0]), torch.zeros(1, 1, 16, 16)
-    decoder(*inputs)
+    decoder.decode(*inputs)
     assert modes == [True]
-    decoder(*inputs)
+    decoder.decode(*inputs)
     assert modes[:2] == [True, True]
     assert not dispatch._in_graphs.get()
 
@@ -43,14 +57,15 @@ def test_a_size_is_captured_when_met_again_and_the_oldest_goes():
         return decode
 
     model = codec().model
-    decoder = GraphedDecoder(model, capture)
+    decoder = GraphedDecoder(model, in_8_bits, capture)
 
     def decode(height, width):
         y_hat = torch.randn(1, model.config.y_channels, height, width, dtype=codec().dtype)
         noise = codec().engine.noise(y_hat)
         quality = torch.tensor([50.0])
         with torch.inference_mode():
-            full, faithful = decoder(y_hat, quality, noise)
+            full, faithful, pixels = decoder.decode(y_hat, quality, noise)
+            assert torch.equal(pixels, in_8_bits(full))
             assert torch.equal(faithful, model.fidelity(y_hat, quality).pixels)
             assert torch.equal(full, Flow(model, y_hat, quality, noise=noise).run().pixels)
 
@@ -62,7 +77,35 @@ def test_a_size_is_captured_when_met_again_and_the_oldest_goes():
     for width in range(5, 5 + CAPACITY):
         for _ in range(3):
             decode(4, width)
-    assert len(decoder.graphs) == CAPACITY
+    assert len(decoder.decoders) == CAPACITY
     assert captured == [(4, 4), *((4, width) for width in range(5, 5 + CAPACITY))]
     decode(4, 4)
     assert captured[-1] == (4, 4), "it was dropped, and is captured again at once"
+
+
+class Replaying(TorchEngine):
+    """As on a GPU with graphs: what was captured is replayed, and the canvas is a tensor."""
+
+    def canvas(self, height, width):
+        return torch.empty((height, width, 3), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("size", [(90, 60), (300, 200)])  # of one window, and of several
+@pytest.mark.parametrize("view", [{}, {"fidelity": 0.5}, {"mode": "fidelity"}, {"region": (11, 7, 60, 40)}])
+def test_graphs_run_from_symbols_to_8_bits(size, view):
+    captured = []
+
+    def capture(function, inputs):
+        captured.append(function.__name__)
+        return function
+
+    engine = copy.copy(codec().engine)
+    engine.__class__, engine.tile = Replaying, 128
+    stream = container.read(codec().compress(photo(*size)))
+    wanted = decode_stream(engine, stream, checked_view(**view)).picture.rgb
+    engine.graphed = GraphedDecoder(engine.model, in_8_bits, capture)
+    for _ in range(3):
+        found = decode_stream(engine, stream, checked_view(**view)).picture.rgb
+        assert np.array_equal(found, wanted)
+    faithful = view.get("mode") == "fidelity"
+    assert set(captured) == (set() if faithful else {"_dequantise", "_decode"})

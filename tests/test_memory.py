@@ -25,17 +25,17 @@ from sodec.cli import main
 from sodec.errors import DeviceError, ViewError
 from sodec.models import LITE, SD21, SodecModel
 from sodec.picture import writing
-from sodec.pipeline import device
+from sodec.pipeline import device, fitting
 from sodec.pipeline.tiles import Box
 
 CPU = torch.device("cpu")
 
 
 def test_estimate_grows_with_pixels_and_width():
-    small = device.decoding_bytes(SD21, torch.bfloat16, 512, 512)
-    assert device.decoding_bytes(SD21, torch.bfloat16, 1024, 512) == 2 * small
-    assert device.decoding_bytes(SD21, torch.float32, 512, 512) == 2 * small
-    assert device.decoding_bytes(LITE, torch.bfloat16, 512, 512) < small / 20
+    small = fitting.decoding_bytes(SD21, torch.bfloat16, 512, 512)
+    assert fitting.decoding_bytes(SD21, torch.bfloat16, 1024, 512) == 2 * small
+    assert fitting.decoding_bytes(SD21, torch.float32, 512, 512) == 2 * small
+    assert fitting.decoding_bytes(LITE, torch.bfloat16, 512, 512) < small / 20
 
 
 class LiveTensors(TorchDispatchMode):
@@ -79,23 +79,19 @@ def test_estimate_is_what_the_widest_part_takes(config):
         with LiveTensors() as live, torch.no_grad():
             run()
         peaks.append(live.peak)
-    assert 0.6 < max(peaks) / device.decoding_bytes(config, torch.float32, 1152, 1152) < 1.05
+    assert 0.6 < max(peaks) / fitting.decoding_bytes(config, torch.float32, 1152, 1152) < 1.05
 
 
-@pytest.fixture
-def little(monkeypatch):
-    monkeypatch.setattr(device, "available", lambda device: 1_000_000_000)
-
-
-def test_too_large_a_window_names_the_tile_that_fits(little):
+def test_too_large_a_window_names_the_tile_that_fits():
     with pytest.raises(
         DeviceError, match=r"1152x1152 pixels at once with sd21 takes 4\.08 GB.*1\.00 GB free: tile=256"
     ):
-        device.check(SD21, CPU, torch.float32, 1152, 1152)
-    device.check(SD21, CPU, torch.float32, 256 + 128, 256 + 128)
+        fitting.check(SD21, "cpu", 1_000_000_000, torch.float32, 1152, 1152)
+    fitting.check(SD21, "cpu", 1_000_000_000, torch.float32, 256 + 128, 256 + 128)
 
 
-def test_weights_too_large_are_named(little):
+def test_weights_too_large_are_named(monkeypatch):
+    monkeypatch.setattr(device, "available", lambda device: 1_000_000_000)
     with pytest.raises(DeviceError, match=r"weights of sd21 take 4\.80 GB"):
         device.check_weights(2_400_000_000, CPU, torch.float32, "sd21")
 

@@ -1,4 +1,4 @@
-"""The pipeline between streams and engines: it knows no PyTorch, asks for memory once a size, and reads ahead.
+"""The pipeline between streams and engines: it knows no PyTorch, asks for memory once a picture, and reads ahead.
 
 pytest tests/test_pipeline.py
 """
@@ -15,8 +15,9 @@ import torch
 from tiny import codec, photo
 
 from sodec.errors import CorruptStreamError
+from sodec.models.noise import place_noise
 from sodec.pipeline.decoder import decode
-from sodec.pipeline.engine import Engine
+from sodec.pipeline.engine import NOISES, Engine
 from sodec.pipeline.source import TileSource
 from sodec.pipeline.torch_engine import TorchEngine
 from sodec.pipeline.view import checked_view
@@ -83,12 +84,25 @@ def test_ramps_are_straight_and_add_up_to_one():
     assert (rgb[192:224, 192:224] == round(middle[1, 1])).all()
 
 
-def test_memory_is_asked_for_once_a_size(monkeypatch):
+def test_memory_is_asked_for_once_for_the_largest_window(monkeypatch):
     stream = container.read(codec().compress(photo(900, 200)))
     engine, asked = engine_of(), []
     monkeypatch.setattr(engine, "check", lambda *size: asked.append(size))
     decode(engine, stream, checked_view())
-    assert len(asked) == len(set(asked)) < 16  # windows
+    assert asked == [(192, 256)]
+
+
+def test_noise_of_a_window_is_kept_and_that_of_few():
+    engine, y_hat = engine_of(), torch.zeros(1, 8, 3, 5)
+    engine._noises = {}
+    engine.dtype = torch.float32
+    first = engine.noise(y_hat, 1.0, (64, 128))
+    assert np.array_equal(first[0].numpy(), place_noise(engine.noise_channels, 12, 20, 16, 32))
+    assert engine.noise(y_hat, 1.0, (64, 128)) is first
+    assert torch.equal(engine.noise(y_hat, 0.5, (64, 128)), first * 0.5)
+    for row in range(40):
+        engine.noise(y_hat, 1.0, (row * 16, 0))
+    assert len(engine._noises) <= NOISES
 
 
 def test_symbols_of_the_next_row_are_read_while_the_device_works(monkeypatch):

@@ -17,9 +17,9 @@ struct Planes {
     float offset;  // is added to every value
 };
 
-// Rows and columns of `planes` from (top, left) on to 8-bit RGB [height][width][3], each row `stride` bytes after the one
-// before. Values are clipped to 0..1, averaged over squares of `shrink` pixels, made grey by Rec. 601 if asked for, and
-// rounded to the nearest of 255, halves to even. NaN becomes 0.
+// Rows and columns of `planes` from (top, left) on to 8-bit RGB [height][width][3], each row `stride` bytes after the
+// one before. Values are clipped to 0..1, averaged over squares of `shrink` pixels, made grey by Rec. 601 if asked for,
+// and rounded to the nearest of 255, halves to even. NaN becomes 0.
 void write_pixels(const Planes& planes, size_t top, size_t left, size_t shrink, bool grey, uint8_t* out, size_t height,
                   size_t width, ptrdiff_t stride);
 

@@ -213,9 +213,7 @@ def with_graphs(codec: Codec, result: SizeResult, budget: float) -> SizeResult:
 def graphed(codec: Codec) -> Codec:
     """The same codec, its networks replayed as CUDA graphs."""
     copied = copy.copy(codec)
-    copied.engine = TorchEngine(
-        codec.model, codec.bundle.coding, codec.device, codec.dtype, tile=codec.engine.tile, cuda_graphs=True
-    )
+    copied.engine = TorchEngine(codec.prepared, codec.bundle.coding, tile=codec.engine.tile, cuda_graphs=True)
     return copied
 
 

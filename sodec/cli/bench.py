@@ -96,17 +96,10 @@ def _measured(
     sizes: Sizes, growth_sizes: Sizes, budget: float, compare: Compare | None,
     model: str, weights: Path | None, device: str, dtype: str, threads: int | None,
 ) -> Report:  # fmt: skip
-    from ..memory import check_for_torch
-
-    check_for_torch()
-    import torch
-
     from ..bench.run import bench
     from ..codec import Codec
 
-    if threads:
-        torch.set_num_threads(threads)
-    codec = Codec(model, weights=weights, device=device, dtype=dtype)
+    codec = Codec(model, weights=weights, engine="torch", device=device, dtype=dtype, threads=threads)
 
     def say(line: str) -> None:
         click.echo(f"bench: {line}", err=True)

@@ -54,6 +54,10 @@ class SodecCommand(click.Group):
             fail(str(error))
         except OSError as error:
             fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            fail("this command needs PyTorch: pip install 'sodec[torch]'")
         except MemoryError:
             fail("the memory does not suffice; a smaller --tile takes less")
         except KeyboardInterrupt:

@@ -22,8 +22,12 @@ MODEL = click.option("--model", default="lite", show_default=True, help="Name of
 WEIGHTS = click.option("--weights", type=click.Path(path_type=Path),
                        help="A folder of weights instead of the bundled ones.")  # fmt: skip
 DEVICE = click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
+ENGINE = click.option("--engine", default="auto", show_default=True,
+                      help="What runs the networks: torch, onnx, or auto.")  # fmt: skip
 DTYPE = click.option("--dtype", default="auto", show_default=True, help="float32, bfloat16, float16, or auto.")
-THREADS = click.option("--threads", type=click.IntRange(1), help="Threads of the networks (default: torch's choice).")
+THREADS = click.option(
+    "--threads", type=click.IntRange(1), help="Threads of the networks (default: the engine's choice)."
+)
 TILE = click.option("--tile", type=int, default=1024, show_default=True,
                     help="Pixels a side that are decoded at once; smaller takes less memory.")  # fmt: skip
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Replaces files that exist.")
@@ -49,7 +53,7 @@ def with_options(*options: Callable[[Command], Command]) -> Callable[[Command], 
     return decorate
 
 
-MODEL_OPTIONS = with_options(MODEL, WEIGHTS, DEVICE, DTYPE, THREADS, TILE)
+MODEL_OPTIONS = with_options(MODEL, WEIGHTS, ENGINE, DEVICE, DTYPE, THREADS, TILE)
 LIMIT_OPTIONS = with_options(
     click.option("--max-pixels", type=click.IntRange(1), default=1 << 28, show_default=True,
                  help="Refuses pictures of more pixels."),
@@ -84,20 +88,17 @@ class ByteCount(click.ParamType):
 
 def model_of(options: dict[str, Any]) -> dict[str, Any]:
     """Takes the values of `MODEL_OPTIONS` out of `options`."""
-    return {name: options.pop(name) for name in ("model", "weights", "device", "dtype", "threads", "tile")}
+    return {name: options.pop(name) for name in ("model", "weights", "engine", "device", "dtype", "threads", "tile")}
 
 
 def make_codec(
-    model: str, weights: Path | None, device: str, dtype: str, threads: int | None, tile: int, workers: int = 1
-) -> Codec:
-    """The codec that these options describe; each of several workers takes its share of the threads."""
-    from ..memory import check_for_torch
-
-    check_for_torch()
-    import torch
-
+    model: str, weights: Path | None, engine: str, device: str, dtype: str, threads: int | None, tile: int,
+    workers: int = 1,
+) -> Codec:  # fmt: skip
+    """The codec that these options describe; each of several workers takes its share of the processors."""
     from ..codec import Codec
+    from ..pipeline.onnx_engine import processors
 
-    if threads or workers > 1:
-        torch.set_num_threads(threads or max(1, torch.get_num_threads() // workers))
-    return Codec(model, weights=weights, device=device, dtype=dtype, tile=tile)
+    if threads is None and workers > 1:
+        threads = max(1, processors() // workers)
+    return Codec(model, weights=weights, engine=engine, device=device, dtype=dtype, tile=tile, threads=threads)

@@ -50,18 +50,11 @@ def ui_command(
 
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
     require("gradio", "sodec ui", "'sodec[ui]'")
-    from ..memory import check_for_torch
-
-    check_for_torch()
-    import torch
-
     from ..codec import Codec
     from ..ui.app import served
     from ..ui.trial import Limits
 
-    if threads:
-        torch.set_num_threads(threads)
-    codec = Codec(model, weights=weights, device=device)
+    codec = Codec(model, weights=weights, device=device, threads=threads)
     limits = Limits(int(max_mb * 1e6), int(max_megapixels * 1e6))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that gradio's folder goes then too
     with served(codec, host=host, port=port, limits=limits, allowed_hosts=allow_host, viewer=viewer) as page:

@@ -52,9 +52,9 @@ def ms_ssim(original: Array, decoded: Array) -> float | None:
     _check(original, decoded)
     if min(original.shape[:2]) < MS_SSIM_SMALLEST:
         return None
+    package = require("pytorch_msssim", "ms_ssim", "pytorch-msssim")  # and PyTorch with it
     import torch
 
-    package = require("pytorch_msssim", "ms_ssim", "pytorch-msssim")
     with torch.inference_mode():
         return float(package.ms_ssim(_tensor(original), _tensor(decoded), data_range=255))
 
@@ -290,10 +290,10 @@ class _ShiftTolerant:
     """The network. It keeps the features of the last original, since many decoded pictures are compared with one."""
 
     def __init__(self) -> None:
-        import torch
-
         # stlpips-pytorch imports ipython and torchsummary without asking for them.
         package = require("stlpips_pytorch.stlpips", "st_lpips", "stlpips-pytorch", "ipython", "torchsummary")
+        import torch
+
         self.network = package.LPIPS(net="alex", variant="shift_tolerant", verbose=False).eval()
         # channels_last is twice as fast on a CPU; results differ by rounding alone.
         self.network.requires_grad_(False).to(memory_format=torch.channels_last)

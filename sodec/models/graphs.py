@@ -53,50 +53,74 @@ class SizeCache(Generic[Value]):
 
 
 class GraphedDecoder:
-    """The inputs of a window to the full and the fidelity picture, as `blocks.unfolded` takes them.
+    """What a device does for a window, from its symbols to its pixels, replayed as graphs.
 
     A size is captured when it is decoded for the second time: most windows of a large picture have one size, and for a
     picture that is decoded once a capture does not pay. Sizes are not rounded up, since padding would change pixels.
+
+    Parameters
+    ----------
+    finish
+        Makes 8-bit pixels of the final picture, within the graph.
+    capture
+        Takes a function and its inputs, and returns what replays it: `Captured`, unless a test has no GPU.
     """
 
     def __init__(
-        self, model: SodecModel, capture: Callable[[Decode, tuple[Tensor, ...]], Decode] | None = None
+        self,
+        model: SodecModel,
+        finish: Callable[[Tensor], Tensor],
+        capture: Callable[[Decode, tuple[Tensor, ...]], Decode] | None = None,
     ) -> None:
-        self.model = model
-        self.graphs: SizeCache[Decode] = SizeCache(CAPACITY)
+        self.model, self.finish = model, finish
+        self.decoders, self.dequantisers = (SizeCache[Decode](CAPACITY) for _ in range(2))
         self._met: SizeCache[bool] = SizeCache(REMEMBERED)
         self._capture = capture or Captured
         self._side = _cuda.Stream() if capture is None else None
 
-    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """`inputs` are y_hat, quality, and w or noise, whichever the model has, as `Flow` takes them."""
-        y_hat = inputs[0]
-        key = (tuple(y_hat.shape), y_hat.dtype)
-        graph = self.graphs.get(key)
+    def dequantise(self, symbols: Tensor, z_hat: Tensor, quality: Tensor) -> tuple[Tensor, ...]:
+        """y_hat, and with `sd21` w, as `SodecModel` has them."""
+        return self._run(self._dequantise, self.dequantisers, symbols, z_hat, quality)
+
+    def decode(self, y_hat: Tensor, quality: Tensor, other: Tensor) -> tuple[Tensor, ...]:
+        """The full and the fidelity picture, as `blocks.unfolded` takes them, and the full one in 8 bits.
+
+        `other` is w or noise, whichever the model has.
+        """
+        return self._run(self._decode, self.decoders, y_hat, quality, other)
+
+    def _run(self, function: Decode, graphs: SizeCache[Decode], *inputs: Tensor) -> tuple[Tensor, ...]:
+        key = tuple((tuple(tensor.shape), tensor.dtype) for tensor in inputs)
+        graph = graphs.get(key)
         if graph is None:
-            if self._met.get(key) is None:
-                self._met.put(key, True)
+            if self._met.get((function.__name__, key)) is None:
+                self._met.put((function.__name__, key), True)
                 with dispatch.in_graphs():  # a first decode has the pixels of those that follow
-                    return self.decode(*inputs)
+                    return function(*inputs)
             with dispatch.in_graphs():
-                graph = self._capture(self.decode, inputs)
-            self.graphs.put(key, graph)
+                graph = self._capture(function, inputs)
+            graphs.put(key, graph)
         return graph(*inputs)
 
-    def decode(self, y_hat: Tensor, quality: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    def _dequantise(self, symbols: Tensor, z_hat: Tensor, quality: Tensor) -> tuple[Tensor, ...]:
+        y_hat = self.model.dequantise(symbols, z_hat, quality)
+        w = self.model.content_latent(z_hat, y_hat)
+        return (y_hat,) if w is None else (y_hat, w)
+
+    def _decode(self, y_hat: Tensor, quality: Tensor, other: Tensor) -> tuple[Tensor, ...]:
         """The networks, with the fidelity branch beside T_s where there are streams."""
         name = "noise" if self.model.config.noise else "w"
         flow = Flow(self.model, y_hat, quality, **{name: other})
         if self._side is None:
             flow.run()
-            return flow.pixels, flow.fidelity.pixels
+            return flow.pixels, flow.fidelity.pixels, self.finish(flow.pixels)
         here = _cuda.current_stream()
         self._side.wait_stream(here)
         flow.run(self._beside)
         guidance = [flow.guidance] if isinstance(flow.guidance, Tensor) else flow.guidance
         for tensor in (flow.fidelity.pixels, *guidance):
             tensor.record_stream(here)
-        return flow.pixels, flow.fidelity.pixels
+        return flow.pixels, flow.fidelity.pixels, self.finish(flow.pixels)
 
     @contextmanager
     def _beside(self, step: str) -> Iterator[None]:

@@ -28,12 +28,15 @@ from ..weights.bundle import Place
 from ..weights.description import DESCRIPTION
 from .coding import quantise
 from .files import read_model
+from .flow import Flow
 from .model import SodecModel
+from .noise import place_noise
 
 OPSET = 18
 TOLERANCE = 1e-4  # of a float32 graph against PyTorch; of integers, the share that may differ
 TRACED, CHECKED = (7, 10), (12, 5)  # cells of y, down and across
 QUALITY = 30.0  # that graphs are checked at
+Outputs = tuple[Tensor, ...]
 
 
 class Exported(NamedTuple):
@@ -48,7 +51,7 @@ class Graph(nn.Module):
     """One graph: names of its inputs and outputs, and in `forward` what is traced. `dtype` is that of the networks."""
 
     inputs: tuple[str, ...]
-    output: str
+    outputs: tuple[str, ...]
 
     def __init__(self, model: SodecModel, dtype: torch.dtype) -> None:
         super().__init__()
@@ -58,59 +61,69 @@ class Graph(nn.Module):
 class Analysis(Graph):
     """E: pixels (1, H, W, 3) uint8 to y."""
 
-    inputs, output = ("pixels",), "y"
+    inputs, outputs = ("pixels",), ("y",)
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor) -> Outputs:
         picture = pixels.permute(0, 3, 1, 2).float() / 255
-        return self.model.analysis(picture.to(self.dtype)).float()
+        return (self.model.analysis(picture.to(self.dtype)).float(),)
 
 
 class HyperAnalysis(Graph):
     """H_a: y to z, rounded."""
 
-    inputs, output = ("y",), "z"
+    inputs, outputs = ("y",), ("z",)
 
-    def forward(self, y: Tensor) -> Tensor:
+    def forward(self, y: Tensor) -> Outputs:
         z = self.model.hyper_analysis(y.to(self.dtype)).float()
-        return z.round().clamp(-MAX_VALUE, MAX_VALUE).to(torch.int32)
+        return (z.round().clamp(-MAX_VALUE, MAX_VALUE).to(torch.int32),)
 
 
 class Quantise(Graph):
     """y to its symbols, 0 where nothing is `coded`. What rounding leans towards zero by is `deadzone` (1,)."""
 
-    inputs, output = ("y", "z", "quality", "coded", "deadzone"), "symbols"
+    inputs, outputs = ("y", "z", "quality", "coded", "deadzone"), ("symbols",)
 
-    def forward(self, y: Tensor, z: Tensor, quality: Tensor, coded: Tensor, deadzone: Tensor) -> Tensor:
+    def forward(self, y: Tensor, z: Tensor, quality: Tensor, coded: Tensor, deadzone: Tensor) -> Outputs:
         def rounded(scaled: Tensor) -> Tensor:
             scaled = (scaled - deadzone * scaled.sign()).round().clamp(-MAX_VALUE, MAX_VALUE)
             return torch.where(coded, scaled, 0.0)
 
         mean = self.model.mean(z.to(self.dtype)).float()[..., : y.shape[-2], : y.shape[-1]]
         gain = self.model.gain(quality).exp()[:, :, None, None]
-        return quantise(y - mean, mean, gain, self.model.context, rounded)[0].to(torch.int32)
+        return (quantise(y - mean, mean, gain, self.model.context, rounded)[0].to(torch.int32),)
 
 
 class Dequantise(Graph):
     """Symbols to y_hat."""
 
-    inputs, output = ("symbols", "z", "quality"), "y_hat"
+    inputs, outputs = ("symbols", "z", "quality"), ("y_hat",)
 
-    def forward(self, symbols: Tensor, z: Tensor, quality: Tensor) -> Tensor:
-        return self.model.dequantise(symbols, z.to(self.dtype), quality)
+    def forward(self, symbols: Tensor, z: Tensor, quality: Tensor) -> Outputs:
+        return (self.model.dequantise(symbols, z.to(self.dtype), quality),)
 
 
 class Fidelity(Graph):
     """D_a: y_hat to the fidelity picture, folded."""
 
-    inputs, output = ("y_hat", "quality"), "fidelity"
+    inputs, outputs = ("y_hat", "quality"), ("fidelity",)
 
-    def forward(self, y_hat: Tensor, quality: Tensor) -> Tensor:
-        return self.model.fidelity(y_hat.to(self.dtype), quality).pixels.float()
+    def forward(self, y_hat: Tensor, quality: Tensor) -> Outputs:
+        return (self.model.fidelity(y_hat.to(self.dtype), quality).pixels.float(),)
+
+
+class Decoder(Graph):
+    """All of the decoder: y_hat and noise to the final picture and the fidelity picture, both folded."""
+
+    inputs, outputs = ("y_hat", "quality", "noise"), ("picture", "fidelity")
+
+    def forward(self, y_hat: Tensor, quality: Tensor, noise: Tensor) -> Outputs:
+        flow = Flow(self.model, y_hat.to(self.dtype), quality, noise=noise.to(self.dtype)).run()
+        return flow.pixels.float(), flow.fidelity.pixels.float()
 
 
 PARTS: dict[str, type[Graph]] = {
     "analysis": Analysis, "hyper_analysis": HyperAnalysis, "quantise": Quantise, "dequantise": Dequantise,
-    "fidelity": Fidelity,
+    "fidelity": Fidelity, "decoder": Decoder,
 }  # fmt: skip
 # Axes of any size. Cells are counted by y; pictures have 16 pixels a cell, z has a quarter of the cells.
 DYNAMIC = {"pixels": (1, 2), "quality": (), "deadzone": ()}
@@ -166,17 +179,19 @@ def export(
 
 
 def difference(part: type[Graph], model: SodecModel, session: Any, cells: tuple[int, int]) -> float:
-    """How far the graph's output is from PyTorch's in float32 at a size; of integers, the share that differs."""
+    """The most that an output differs from PyTorch's in float32, at a size; of integers, the share that differs."""
     inputs = samples(model, *cells)
     given = {name: inputs[name] for name in part.inputs}
     with torch.inference_mode():
-        expected = part(model, torch.float32)(*given.values()).numpy()
-    (actual,) = session.run([part.output], {name: value.numpy() for name, value in given.items()})
+        expected = [output.numpy() for output in part(model, torch.float32)(*given.values())]
+    actual = session.run(part.outputs, {name: value.numpy() for name, value in given.items()})
+    return max(_difference(*pair, name) for *pair, name in zip(actual, expected, part.outputs, strict=True))
+
+
+def _difference(actual: np.ndarray, expected: np.ndarray, name: str) -> float:
     if actual.dtype != expected.dtype or actual.shape != expected.shape:
-        raise WeightsError(f"{part.output} is {actual.dtype} {actual.shape}, not {expected.dtype} {expected.shape}")
-    if actual.dtype == np.int32:
-        return float((actual != expected).mean())
-    return float(np.abs(actual - expected).max())
+        raise WeightsError(f"{name} is {actual.dtype} {actual.shape}, not {expected.dtype} {expected.shape}")
+    return float((actual != expected).mean() if actual.dtype == np.int32 else np.abs(actual - expected).max())
 
 
 @torch.inference_mode()
@@ -188,9 +203,11 @@ def samples(model: SodecModel, height: int, width: int) -> dict[str, Tensor]:
         "quality": torch.tensor([QUALITY]),
         "deadzone": torch.tensor([0.01]),
         "coded": torch.rand(1, model.config.y_channels, height, width, generator=generator) < 0.8,
+        "noise": torch.from_numpy(place_noise(model.config.noise, 4 * height, 4 * width)[None]),
     }
     for part in (Analysis, HyperAnalysis, Quantise, Dequantise):
-        made[part.output] = part(model, torch.float32)(*(made[name] for name in part.inputs))
+        outputs = part(model, torch.float32)(*(made[name] for name in part.inputs))
+        made |= dict(zip(part.outputs, outputs, strict=True))
     return made
 
 
@@ -207,7 +224,7 @@ def _graph(
     shapes = tuple(dict.fromkeys(DYNAMIC.get(name, ROWS_AND_COLUMNS), auto) for name in part.inputs)
     with _quiet():
         program = torch.onnx.export(
-            traced, tuple(inputs[name] for name in part.inputs), input_names=part.inputs, output_names=(part.output,),
+            traced, tuple(inputs[name] for name in part.inputs), input_names=part.inputs, output_names=part.outputs,
             dynamic_shapes=shapes, opset_version=OPSET, optimize=False, verbose=False,
         )  # fmt: skip
     assert program is not None

@@ -18,6 +18,7 @@ from PIL import Image, ImageFile
 
 from .. import memory
 from ..errors import PictureTooLargeError, UnsupportedPictureError, warn
+from ..extras import require
 from ..stream.header import MAX_PIXELS, MAX_SIDE
 from . import alpha as transparency
 from . import colour, exif, opening
@@ -106,12 +107,11 @@ def load(
         raise UnsupportedPictureError(f"alpha must be one of {', '.join(transparency.MODES)} (got {alpha!r})")
     if isinstance(source, Picture):
         return source
-    is_tensor = type(source).__module__.split(".")[0] == "torch"
     if isinstance(source, np.ndarray):
         picture = _from_array(source, max_pixels)
     elif isinstance(source, Image.Image):
         picture = _from_image(source, first_frame, metadata, max_pixels, opened=isinstance(source, ImageFile.ImageFile))
-    elif is_tensor:
+    elif is_tensor(source):
         picture = _from_tensor(source, max_pixels)
     elif isinstance(source, (bytes, bytearray, memoryview)):
         picture = _from_file(io.BytesIO(source), "the picture", first_frame, metadata, max_pixels)
@@ -126,7 +126,12 @@ def load(
             "a picture must be a path, bytes, a binary file, a PIL image, an array or a tensor "
             f"(got {type(source).__name__})"
         )
-    return _finished(picture, alpha, flatten, own=not (isinstance(source, np.ndarray) or is_tensor))
+    return _finished(picture, alpha, flatten, own=not (isinstance(source, np.ndarray) or is_tensor(source)))
+
+
+def is_tensor(source: Any) -> bool:
+    """Whether it is one of PyTorch's, which is not imported to find out."""
+    return type(source).__module__.split(".")[0] == "torch"
 
 
 def to_pil(picture: Picture) -> Image.Image:
@@ -146,8 +151,8 @@ def to_array(picture: Picture) -> np.ndarray:
 
 
 def to_tensor(picture: Picture) -> torch.Tensor:
-    """float32 (C, H, W) in 0..1 with the planes of `to_array`."""
-    import torch
+    """float32 (C, H, W) in 0..1 with the planes of `to_array`. `MissingPackageError` without PyTorch."""
+    torch: Any = require("torch", "output='torch'", "'sodec[torch]'")
 
     array = to_array(picture)
     planes = array[..., None] if array.ndim == 2 else array

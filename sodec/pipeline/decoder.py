@@ -40,8 +40,8 @@ def decode(
     memory.check(needed, f"a picture of {width}x{height} pixels", "a region or a scale takes less")
     whole = Box(0, 0, tiles.padded(stream.width), tiles.padded(stream.height))
     rows = list(_rows(whole, wanted, engine.tile))
-    for size in {(window.height, window.width) for row in rows for _, window in row}:
-        engine.check(*size)
+    largest = max((place.window for row in rows for place in row), key=lambda window: window.width * window.height)
+    engine.check(largest.height, largest.width)
     with engine.running(), TileSource(engine, stream, content=view.fidelity < 1, conceal=conceal) as source:
         canvas = engine.canvas(height, width)
         joiner = Joiner(engine, whole, wanted, view.shrink, stream.grey, canvas)

@@ -11,15 +11,18 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from ..entropy import SKIP
+from ..models.noise import PIXELS, place_noise
 from ..stream import symbols
 from ..weights import Coding
 from . import tiles
-from .tiles import Box, padded
+from .tiles import CELL, Box, padded
+
+NOISES = 8  # windows whose noise is kept: 1.3 MB of a window of 1,152 pixels, which takes 4 ms to make
 
 Features = tuple[Any, ...]  # what synthesis knows of some cells: arrays (1, C, h, w), y_hat first
 
@@ -39,6 +42,7 @@ class Planes(NamedTuple):
 
     values: Any  # (3, f, f, h, w), an array of the engine
     offset: float
+    rounded: Any = None  # the same in 8 bits, (H, W, 3), where that was computed with it
 
     @property
     def fold(self) -> int:
@@ -61,12 +65,22 @@ class Engine(ABC):
         Side in pixels of what is synthesised at once, beside its halo.
     times
         Seconds by stage are added up here; None where nobody asked for them.
+    device, dtype
+        Where the networks compute, and with which numbers: of PyTorch's types, or names.
+    prepared
+        How the networks were specialised for this device; printed, it is a summary.
     """
 
-    def __init__(self, coding: Coding, tile: int) -> None:
-        self.coding, self.tile = coding, tile
+    name: ClassVar[str]  # by which `Codec(engine=)` asks for it
+    device: Any
+    dtype: Any
+    prepared: Any
+
+    def __init__(self, coding: Coding, tile: int, noise_channels: int) -> None:
+        self.coding, self.tile, self.noise_channels = coding, tile, noise_channels
         self.times: dict[str, float] | None = None
         self._ramps: dict[tuple[int, int, int], Any] = {}
+        self._noises: dict[tuple[int, ...], Any] = {}
 
     def timed(self, times: dict[str, float] | None) -> Engine:
         """The same engine, adding the seconds of its stages to `times`; one for each call, so threads can share it."""
@@ -80,7 +94,7 @@ class Engine(ABC):
 
     @abstractmethod
     def check(self, height: int, width: int) -> None:
-        """`DeviceError` where a window of so many pixels does not fit the memory. Asked once for each size."""
+        """`DeviceError` where a window of so many pixels, the largest of a picture, does not fit the memory."""
 
     @abstractmethod
     def check_encoding(self, width: int, height: int, *, transparent: bool, keeps_y: bool) -> None:
@@ -146,6 +160,26 @@ class Engine(ABC):
         corner
             The window's first row and column in the whole picture, in pixels.
         """
+
+    def noise(self, y_hat: Any, loudness: float = 1.0, corner: tuple[int, int] = (0, 0)) -> Any:
+        """The noise of a window whose first pixel is at `corner`, (1, Cn, 4 h, 4 w), if the model has any.
+
+        That of the last few windows is kept.
+        """
+        if not self.noise_channels:
+            return None
+        key = (
+            self.noise_channels,
+            *(CELL // PIXELS * side for side in y_hat.shape[-2:]),
+            *(place // PIXELS for place in corner),
+        )
+        kept = self._noises.get(key)
+        if kept is None:
+            kept = self.constant(place_noise(*key)[None])
+            if len(self._noises) >= NOISES:
+                self._noises.clear()
+            self._noises[key] = kept
+        return kept if loudness == 1 else kept * loudness
 
     # -- arrays
 

@@ -12,40 +12,60 @@ from torch import Tensor
 
 from .. import _native
 from ..entropy import MAX_VALUE
-from ..models import SodecModel
+from ..errors import DeviceError
 from ..models.coding import quantise
+from ..models.files import load_model
 from ..models.flow import Flow
 from ..models.graphs import GraphedDecoder
-from ..models.noise import PIXELS, place_noise
-from ..weights import Coding
+from ..models.prepare import Prepared
+from ..weights import Bundle, Coding
 from . import device as devices
+from . import fitting
 from .engine import Coefficients, Engine, Features, Planes
-from .tiles import CELL, TILE
+from .tiles import TILE
 
 GREY = (0.299, 0.587, 0.114)  # Rec. 601
 
 
-class TorchEngine(Engine):
-    """The networks of a prepared model on one device in one dtype."""
+def prepared_engine(
+    bundle: Bundle, device: str, dtype: str, *, tile: int, threads: int | None, cuda_graphs: bool
+) -> TorchEngine:
+    """The engine of a model that is read from its files. Arguments are those of `Codec`."""
+    if threads:
+        torch.set_num_threads(threads)
+    on = devices.resolve_device(device)
+    kind = devices.resolve_dtype(dtype, on)
+    if cuda_graphs and on.type != "cuda":
+        raise DeviceError(f"cuda_graphs needs a CUDA device (got {on})")
+    coding = bundle.coding
+    devices.check_weights(bundle.size, on, kind, bundle.name, drawn_first=bundle.config.get("sizes") is None)
+    return TorchEngine(load_model(bundle, on, kind), coding, tile=tile, cuda_graphs=cuda_graphs)
 
-    def __init__(
-        self, model: SodecModel, coding: Coding, device: torch.device, dtype: torch.dtype, *,
-        tile: int = TILE, cuda_graphs: bool = False,
-    ) -> None:  # fmt: skip
-        super().__init__(coding, tile)
-        self.model, self.device, self.dtype = model, device, dtype
-        self.graphed = GraphedDecoder(model) if cuda_graphs else None
+
+class TorchEngine(Engine):
+    """The networks of a prepared model, on its device in its dtype."""
+
+    name = "torch"
+
+    def __init__(self, prepared: Prepared, coding: Coding, *, tile: int = TILE, cuda_graphs: bool = False) -> None:
+        super().__init__(coding, tile, prepared.model.config.noise)
+        self.prepared, self.model = prepared, prepared.model
+        self.device, self.dtype = prepared.device, prepared.dtype
+        self.graphed = GraphedDecoder(self.model, in_8_bits) if cuda_graphs else None
 
     def running(self) -> AbstractContextManager[Any]:
         return torch.inference_mode()
 
     def check(self, height: int, width: int) -> None:
-        devices.check(self.model.config, self.device, self.dtype, height, width)
+        free = devices.available(self.device)
+        fitting.check(self.model.config, str(self.device), free, self.dtype, height, width)
 
     def check_encoding(self, width: int, height: int, *, transparent: bool, keeps_y: bool) -> None:
-        devices.check_encoding(
-            self.model.config, self.device, self.dtype, width, height, transparent=transparent, keeps_y=keeps_y
-        )
+        free = devices.available(self.device)
+        fitting.check_encoding(
+            self.model.config, str(self.device), free, self.dtype, width, height,
+            transparent=transparent, keeps_y=keeps_y,
+        )  # fmt: skip
 
     # -- encoding
 
@@ -57,7 +77,8 @@ class TorchEngine(Engine):
 
     def tensor(self, pixels: np.ndarray) -> Tensor:
         """Pixels, uint8 (H, W, 3), as (1, 3, H, W) in 0..1."""
-        tensor = torch.from_numpy(pixels).to(self.device)
+        # PyTorch warns of memory that can't be written, as that of PIL images.
+        tensor = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).to(self.device)
         return tensor.permute(2, 0, 1)[None].to(torch.float32).div_(255).to(self.dtype)
 
     def residual(self, coefficients: Coefficients) -> tuple[Tensor, Tensor]:
@@ -95,7 +116,10 @@ class TorchEngine(Engine):
 
     def dequantise(self, z: np.ndarray, y: np.ndarray, quality: float, *, content: bool = True) -> Features:
         z_hat = torch.from_numpy(z).to(self.device)[None].to(self.dtype)
-        y_hat = self.model.dequantise(torch.from_numpy(y).to(self.device)[None], z_hat, self.at(quality))
+        scaled = torch.from_numpy(y).to(self.device)[None]
+        if content and self.graphed is not None:
+            return self.graphed.dequantise(scaled, z_hat, self.at(quality))
+        y_hat = self.model.dequantise(scaled, z_hat, self.at(quality))
         w = self.model.content_latent(z_hat, y_hat) if content else None
         return (y_hat,) if w is None else (y_hat, w)
 
@@ -107,14 +131,15 @@ class TorchEngine(Engine):
             with self.stage("fidelity"):
                 return planes_of(self.model.fidelity(y_hat, at).pixels)
         # What the networks read beside y_hat: noise, or with `sd21` w.
-        name, other = ("noise", self.noise(y_hat, noise, corner)) if self.model.config.noise else ("w", features[1])
+        name, other = ("noise", self.noise(y_hat, noise, corner)) if self.noise_channels else ("w", features[1])
         if self.graphed is not None:
             with self.stage("networks"):
-                full, faithful = self.graphed(y_hat, at, other)
+                full, faithful, pixels = self.graphed.decode(y_hat, at, other)
         else:
+            pixels = None
             flow = Flow(self.model, y_hat, at, **{name: other}).run(self.stage)
             full, faithful = flow.pixels, flow.fidelity.pixels
-        planes = planes_of(full)
+        planes = planes_of(full)._replace(rounded=pixels)
         if fidelity == 0:
             return planes
         low, high = -planes.offset, 1 - planes.offset
@@ -122,15 +147,8 @@ class TorchEngine(Engine):
         return Planes(values.lerp_(other, fidelity), planes.offset)
 
     def noise(self, y_hat: Tensor, loudness: float = 1.0, corner: tuple[int, int] = (0, 0)) -> Tensor | None:
-        """The noise of a window whose first pixel is at `corner`, (1, Cn, 4 h, 4 w), if the model has any."""
-        channels = self.model.config.noise
-        if not channels:
-            return None
-        shape = channels, *(CELL // PIXELS * side for side in y_hat.shape[-2:])
-        if loudness == 0:
-            return torch.zeros(1, *shape, dtype=self.dtype, device=self.device)
-        values = torch.from_numpy(place_noise(*shape, *(place // PIXELS for place in corner)))
-        return values[None].mul_(loudness).to(self.device, self.dtype)
+        drawn = super().noise(y_hat, loudness, corner)
+        return None if drawn is None else drawn.to(self.dtype)
 
     # -- arrays
 
@@ -164,7 +182,11 @@ class TorchEngine(Engine):
 
     def paint(self, planes: Planes, top: int, left: int, shrink: int, grey: bool, part: Any) -> None:
         if isinstance(part, Tensor):
-            part.copy_(rounded(planes, top, left, shrink, grey, *part.shape[:2]))
+            height, width = part.shape[:2]
+            if planes.rounded is not None and shrink == 1 and not grey:
+                part.copy_(planes.rounded[top : top + height, left : left + width])
+            else:
+                part.copy_(rounded(planes, top, left, shrink, grey, height, width))
             return
         values = planes.values
         if values.dtype == torch.bfloat16:
@@ -189,6 +211,13 @@ def planes_of(x: Tensor) -> Planes:
     """A picture (1, 3, H, W) in 0..1, or one folded by f and less 0.5: (1, 3 f f, H/f, W/f)."""
     fold = round((x.shape[1] // 3) ** 0.5)
     return Planes(x.view(3, fold, fold, *x.shape[-2:]), 0.0 if fold == 1 else 0.5)
+
+
+def in_8_bits(x: Tensor) -> Tensor:
+    """All pixels of such a picture, uint8 (H, W, 3)."""
+    planes = planes_of(x)
+    height, width = (side * planes.fold for side in planes.values.shape[-2:])
+    return rounded(planes, 0, 0, 1, False, height, width)
 
 
 def rounded(planes: Planes, top: int, left: int, shrink: int, grey: bool, height: int, width: int) -> Tensor:

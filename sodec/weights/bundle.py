@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,13 +115,16 @@ class Bundle:
         """Bytes of the networks' files."""
         return sum((self.folder / name).stat().st_size for name in self.files if name != CODING_FILE)
 
-    def tensors(self) -> dict[str, np.ndarray]:
-        """Every tensor of the networks by name, float16. `WeightsError` names one of another dtype, or not finite."""
+    def tensors(self, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
+        """Tensors of the networks by name, float16: all, or `names` as far as there are such.
+
+        `WeightsError` names one of another dtype, or not finite.
+        """
         tensors: dict[str, np.ndarray] = {}
         for file in self.files:
             if file == CODING_FILE:
                 continue
-            for name, tensor in _load(self.folder / file).items():
+            for name, tensor in _load(self.folder / file, names=names).items():
                 if tensor.dtype != np.float16:
                     raise WeightsError(f"{self.folder / file}: {name} must be float16 (got {tensor.dtype})")
                 # All bits of the exponent are set in NaN and infinities: 3 ms for lite, where np.isfinite takes 30.
@@ -256,10 +259,14 @@ def _verified(folder: Path, states: tuple[tuple[str, int, int], ...]) -> Bundle:
     return Bundle(folder, config, fingerprint, version, tuple(sums))
 
 
-def _load(path: Path, prefixes: tuple[str, ...] = ("",)) -> dict[str, np.ndarray]:
-    """The tensors of a file whose names begin with one of `prefixes`."""
+def _load(path: Path, prefixes: tuple[str, ...] = ("",), names: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    """The tensors of a file whose names begin with one of `prefixes`, or are among `names`."""
     with _opened(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefixes)}  # noqa: SIM118
+        kept = [
+            name for name in file.keys()  # noqa: SIM118
+            if (name.startswith(prefixes) if names is None else name in names)
+        ]  # fmt: skip
+        return {name: file.get_tensor(name) for name in kept}
 
 
 @contextmanager

@@ -8,12 +8,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .. import memory
+from ..errors import WeightsError
 from ..extras import require
-from .bundle import Bundle
+from .bundle import BUNDLED, Bundle, bundled_models
 
 FORMAT = 1  # of what the graphs take and give
 SIZES = "sodec.sizes"
@@ -35,27 +38,89 @@ def properties(bundle: Bundle, float16: bool) -> dict[str, str]:
     return {SIZES: sizes_of(bundle), "sodec.computes": "float16" if float16 else "float32"}
 
 
-def session(graph: bytes, tensors: Mapping[str, np.ndarray], threads: int = 0) -> Any:
-    """ONNX Runtime's session of a graph with these weights; 0 threads are as many as there are cores."""
-    ort = require("onnxruntime", "running ONNX graphs", "onnxruntime")
+def find(bundle: Bundle) -> Mapping[str, Path]:
+    """The files of the graphs that fit a bundle: its own, or those of a model in the package of the same sizes.
+
+    Raises `WeightsError` where there are none.
+    """
+    for folder in (bundle.folder, *(BUNDLED / name for name in bundled_models())):
+        paths = {path.stem: path for path in folder.glob("*.onnx")}
+        if paths and _fit(next(iter(paths.values())), bundle):
+            return paths
+    raise WeightsError(
+        f"{bundle.folder} has no ONNX graphs, and the package none of these sizes: `sodec export-onnx` makes them, "
+        "or run it by PyTorch"
+    )
+
+
+def _fit(path: Path, bundle: Bundle) -> bool:
+    try:
+        return properties_of(path.read_bytes()).get(SIZES) == sizes_of(bundle)
+    except (OSError, ValueError):
+        return False
+
+
+def load(path: Path, bundle: Bundle, threads: int = 1) -> Any:
+    """The session of a graph with the weights of a bundle. `WeightsError` where the file is damaged or does not fit."""
+    try:
+        graph = path.read_bytes()
+        return session(graph, bundle.tensors(weights_of(graph)), threads)
+    except OSError as error:
+        raise WeightsError(f"graph {path} can't be read: {error.strerror}") from None
+    except KeyError as error:
+        raise WeightsError(f"graph {path} needs {error.args[0]!r}, which {bundle.folder} has not") from None
+    except ValueError as error:
+        raise WeightsError(f"graph {path} can't be read: {error}") from None
+    except Exception as error:  # ONNX Runtime's have no base of their own
+        if memory.is_out_of_memory(error):
+            raise MemoryError(str(error)) from None
+        raise WeightsError(f"graph {path} can't be loaded: {str(error).splitlines()[0]}") from None
+
+
+def session(graph: bytes, tensors: Mapping[str, np.ndarray], threads: int = 1) -> Any:
+    """ONNX Runtime's session of a graph with these weights."""
+    ort = runtime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
+    # Waiting threads sleep: with another program on the machine those that spin made a decode 1.3 times as long.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     names = weights_of(graph)
     options.add_external_initializers(names, [ort.OrtValue.ortvalue_from_numpy(tensors[name]) for name in names])
     return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
+def runtime() -> Any:
+    """The package onnxruntime. `MissingPackageError` where it is not installed."""
+    return require("onnxruntime", "running networks without PyTorch", "onnxruntime")
+
+
+# The fields of ONNX's protocol buffers that are read here.
+MODEL_GRAPH, MODEL_PROPERTY, GRAPH_INITIALIZER, TENSOR_NAME, PROPERTY_KEY, PROPERTY_VALUE = 7, 14, 5, 8, 1, 2
+
+
 def weights_of(graph: bytes) -> list[str]:
     """Names of the tensors that a graph needs; ONNX Runtime takes no others. Raises `ValueError` where it is none."""
-    data = memoryview(graph)
-    names = []
-    for field, part in _messages(data):
-        if field == 7:  # of ModelProto: graph
-            for inner, tensor in _messages(part):
-                if inner == 5:  # of GraphProto: initializer
-                    names += [bytes(name).decode() for number, name in _messages(tensor) if number == 8]
-    return names
+    return [
+        bytes(name).decode()
+        for part in _parts(memoryview(graph), MODEL_GRAPH)
+        for tensor in _parts(part, GRAPH_INITIALIZER)
+        for name in _parts(tensor, TENSOR_NAME)
+    ]
+
+
+def properties_of(graph: bytes) -> dict[str, str]:
+    """What a graph says of itself, as `properties` had it. Raises `ValueError` where it is none."""
+
+    def text(entry: memoryview, field: int) -> str:
+        return "".join(bytes(part).decode() for part in _parts(entry, field))
+
+    entries = _parts(memoryview(graph), MODEL_PROPERTY)
+    return {text(entry, PROPERTY_KEY): text(entry, PROPERTY_VALUE) for entry in entries}
+
+
+def _parts(data: memoryview, field: int) -> Iterator[memoryview]:
+    return (part for number, part in _messages(data) if number == field)
 
 
 def _messages(data: memoryview) -> Iterator[tuple[int, memoryview]]:

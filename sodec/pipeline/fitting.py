@@ -1,0 +1,73 @@
+"""Estimates the memory that coding takes, whatever the engine, and refuses early where there is less.
+
+`dtype` is that of the networks, of PyTorch or NumPy: what counts is its `itemsize`. `free` are the bytes of `place`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import DeviceError
+from ..memory import gigabytes
+from ..models import ModelConfig
+from .tiles import CELL, HALO, TILE
+
+TILES = (1024, 512, 256, 128)
+ALIVE = 3  # tensors at once where a part is widest: input, normalised input, output
+# Encoding takes, beside the tensors of its widest level, a float32 picture and copies of it, and the coder's arrays, by
+# pixels; and what the first run of the networks takes. tests/test_memory.py compares the estimate with peaks.
+ENCODING_BYTES, FIRST_RUN, FIRST_RUN_WEIGHTS = 30, 20_000_000, 4_000_000
+
+
+def decoding_bytes(config: ModelConfig, dtype: Any, height: int, width: int) -> int:
+    """What a window of so many pixels takes beside the weights, by the latent decoder's widest level: a lower bound."""
+    last = 1 if config.sizes is not None else 4  # pixels across a position of the last level
+    levels = len(config.decoder)
+    scales = [last * 2 ** (levels - 1 - level) for level in range(levels)]
+    # A level is entered with the width of the one before it.
+    entered = [config.decoder[0], *config.decoder[:-1]]
+    channels = max(wide / scale**2 for wide, scale in zip(entered, scales, strict=True))
+    return round(ALIVE * channels * height * width * dtype.itemsize)
+
+
+def encoding_bytes(config: ModelConfig, dtype: Any, height: int, width: int) -> int:
+    """What a window of so many pixels takes in the encoder beside the weights and the picture: an upper bound."""
+    scale = 4 if config.sizes is None else 1  # pixels across a position of the first level
+    values = 2 * 3 + ALIVE * config.analysis[0] / scale**2
+    fixed = FIRST_RUN + FIRST_RUN_WEIGHTS * dtype.itemsize
+    return int(fixed + round((ENCODING_BYTES + values * dtype.itemsize) * height * width))
+
+
+def check(config: ModelConfig, place: str, free: int | None, dtype: Any, height: int, width: int) -> None:
+    """`DeviceError` where a window of so many pixels does not fit; it names a tile that would, if one does."""
+    needed = decoding_bytes(config, dtype, height, width)
+    if free is None or needed <= free:
+        return
+    fitting = [tile for tile in TILES if decoding_bytes(config, dtype, tile + 2 * HALO, tile + 2 * HALO) <= free]
+    advice = f"tile={fitting[0]} (--tile {fitting[0]}) would fit" if fitting else "no tile would fit"
+    raise DeviceError(
+        f"decoding {width}x{height} pixels at once with {config.name} takes {gigabytes(needed)} or more beside the "
+        f"weights; {place} has {gigabytes(free)} free: {advice}"
+    )
+
+
+def check_encoding(
+    config: ModelConfig, place: str, free: int | None, dtype: Any, width: int, height: int, *,
+    transparent: bool, keeps_y: bool,
+) -> None:  # fmt: skip
+    """`DeviceError` where a picture of so many pixels can't be encoded; `keeps_y` says that y of all of it is kept."""
+    window = (min(size, TILE + 2 * HALO) for size in (height, width))
+    kept = width * height // CELL**2 * config.y_channels * dtype.itemsize if keeps_y else 0
+    packing = 2 * width * height * transparent  # of alpha, before the first tile
+    needed = max(encoding_bytes(config, dtype, *window) + kept, packing)
+    if free is not None and needed > free:
+        raise DeviceError(
+            f"encoding {width}x{height} pixels with {config.name} takes {gigabytes(needed)} beside the picture; "
+            f"{place} has {gigabytes(free)} free: fewer workers at once, or a machine or container with more memory"
+        )
+
+
+def check_weights(name: str, place: str, free: int | None, needed: int) -> None:
+    """`DeviceError` where the weights of the model `name` do not fit."""
+    if free is not None and needed > free:
+        raise DeviceError(f"the weights of {name} take {gigabytes(needed)}; {place} has {gigabytes(free)} free")
