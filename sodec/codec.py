@@ -186,8 +186,9 @@ class Codec:
         """
         quality = rate.resolve_target(quality, target_bpp, max_bytes)
         engine = self._timed(report)
-        many = isinstance(pictures, (list, tuple)) or (picture.is_tensor(pictures) and pictures.ndim == 4)
-        sources: list[Any] = list(pictures) if many else [pictures]  # type: ignore[arg-type]
+        given: Any = pictures
+        many = isinstance(given, (list, tuple)) or (picture.is_tensor(given) and given.ndim == 4)
+        sources: list[Any] = list(given) if many else [given]
 
         def compressed(source: PictureLike) -> bytes:
             with engine.stage("read"):

@@ -183,7 +183,10 @@ def test_pipes(tmp_path):
         (("decompress", "good.sodec", "-o", "x.png", "--region", "1,2,3"), "four whole numbers"),
         (("decompress", "good.sodec", "-o", "x.png", "--region", "1,2,3,x"), "1,2,3,x"),
         (("decompress", "good.sodec", "-o", "x.png", "--region", "15,0,6,6"), "15,0,6,6 is not within"),
-        (("decompress", "good.sodec", "-o", "x.png", "--fidelity", 2), "fidelity 2.0"),
+        (
+            ("decompress", "good.sodec", "-o", "x.png", "--fidelity", 2),
+            "fidelity must be a number from 0 to 1",
+        ),
         (("compress", "missing.png", "-o", "x.sodec"), "missing.png: No such file"),
         (("compress", "text.txt", "-o", "x.sodec"), "text.txt is not a picture"),
         (("compress", "empty.png", "-o", "x.sodec"), "empty.png is not a picture"),

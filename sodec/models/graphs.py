@@ -109,8 +109,8 @@ class GraphedDecoder:
 
     def _decode(self, y_hat: Tensor, quality: Tensor, other: Tensor) -> tuple[Tensor, ...]:
         """The networks, with the fidelity branch beside T_s where there are streams."""
-        name = "noise" if self.model.config.noise else "w"
-        flow = Flow(self.model, y_hat, quality, **{name: other})
+        read: dict[str, Any] = {"noise" if self.model.config.noise else "w": other}
+        flow = Flow(self.model, y_hat, quality, **read)
         if self._side is None:
             flow.run()
             return flow.pixels, flow.fidelity.pixels, self.finish(flow.pixels)

@@ -185,7 +185,7 @@ def difference(part: type[Graph], model: SodecModel, session: Any, cells: tuple[
     with torch.inference_mode():
         expected = [output.numpy() for output in part(model, torch.float32)(*given.values())]
     actual = session.run(part.outputs, {name: value.numpy() for name, value in given.items()})
-    return max(_difference(*pair, name) for *pair, name in zip(actual, expected, part.outputs, strict=True))
+    return max(map(_difference, actual, expected, part.outputs))
 
 
 def _difference(actual: np.ndarray, expected: np.ndarray, name: str) -> float:

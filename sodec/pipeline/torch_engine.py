@@ -131,7 +131,8 @@ class TorchEngine(Engine):
             with self.stage("fidelity"):
                 return planes_of(self.model.fidelity(y_hat, at).pixels)
         # What the networks read beside y_hat: noise, or with `sd21` w.
-        name, other = ("noise", self.noise(y_hat, noise, corner)) if self.noise_channels else ("w", features[1])
+        name = "noise" if self.noise_channels else "w"
+        other: Any = self.noise(y_hat, noise, corner) if self.noise_channels else features[1]
         if self.graphed is not None:
             with self.stage("networks"):
                 full, faithful, pixels = self.graphed.decode(y_hat, at, other)
