@@ -39,7 +39,7 @@ from viewing import (
 from sodec.cli import main
 from sodec.errors import MissingPackageError, OutputError, WeightsError
 from sodec.pages import viewer
-from sodec.weights import find
+from sodec.weights import find, graphs
 
 __all__ = ["chromium", "codec", "fresh", "runtime", "site"]  # fixtures
 ISOLATED = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
@@ -57,15 +57,19 @@ def test_the_page_s_own_files_are_complete_and_no_more():
 def test_weights_are_those_that_the_graphs_name_and_at_most_20_mb():
     files = viewer.weights_files(find("lite"))
     manifest = json.loads(files["weights.json"])
-    listed = [manifest["coding"], manifest["tensors"], *manifest["graphs"].values()]
+    listed = [manifest["coding"], *manifest["tensors"], *manifest["graphs"].values()]
     assert {one["path"] for one in listed} == files.keys() - {"weights.json"}
     assert all(len(files[one["path"]]) == one["bytes"] for one in listed)
     assert sum(one["bytes"] for one in listed) <= 20e6
-    planes = np.frombuffer(zlib.decompress(files["weights/networks.packed"]), np.uint8)
-    tensors = load(planes.reshape(2, -1).T.tobytes())
-    assert "fidelity.decoder.enter.weight" in tensors
-    assert not [name for name in tensors if name.startswith("analysis.")]
-    assert all(np.array_equal(tensors[name], find("lite").tensors()[name]) for name in list(tensors)[:5])
+    for name, graph in manifest["graphs"].items():
+        tensors = {}
+        for part in manifest["tensors"][: graph["tensors"]]:
+            planes = np.frombuffer(zlib.decompress(files[part["path"]]), np.uint8)
+            tensors |= load(planes.reshape(2, -1).T.tobytes())
+        needed = graphs.weights_of(files[f"weights/{name}.onnx"])
+        assert needed
+        assert all(np.array_equal(tensors[tensor], find("lite").tensors()[tensor]) for tensor in needed)
+        assert not [tensor for tensor in tensors if tensor.startswith("analysis.")]
 
 
 def test_without_npm_the_error_says_what_to_do(monkeypatch, tmp_path):
@@ -344,14 +348,14 @@ def test_a_name_that_is_no_utf_8_is_an_address_too(chromium, site):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda data: None, "The decoder's file /weights/networks.packed can't be fetched: the server answers 404."),
-        (lambda data: data[:-1], "The decoder's file /weights/networks.packed is damaged, or of other weights than"),
+        (lambda data: None, "The decoder's file /weights/fidelity.packed can't be fetched: the server answers 404."),
+        (lambda data: data[:-1], "The decoder's file /weights/fidelity.packed is damaged, or of other weights than"),
     ],
     ids=["missing", "cut short"],
 )
 def test_weights_that_are_not_whole_are_told(chromium, site, change, sentence):
     """In a fresh browser: the other one has them in its cache."""
-    file = site.folder / "weights/networks.packed"
+    file = site.folder / "weights/fidelity.packed"
     original = file.read_bytes()
     file.unlink()
     if (changed := change(original)) is not None:

@@ -36,8 +36,14 @@ export class Networks {
     this.ort = ort;
     this.provider = provider;
     this.coding = load(base, manifest.coding, arrived).then(codingFromSafetensors);
-    this.tensors = load(base, manifest.tensors, arrived).then(unpacked).then(readSafetensors);
-    for (const one of [this.coding, this.tensors]) one.catch(() => {}); // whoever needs it is told
+    // One after another, since the first picture needs the first of them.
+    let last = Promise.resolve();
+    this.tensors = manifest.tensors.map((file) => {
+      const tensors = last.then(() => load(base, file, arrived)).then(unpacked).then(readSafetensors);
+      last = tensors.then(() => {});
+      return tensors;
+    });
+    for (const one of [this.coding, last, ...this.tensors]) one.catch(() => {}); // whoever needs it is told
   }
 
   /**
@@ -123,8 +129,8 @@ export class Networks {
     const file = this.manifest.graphs[name];
     if (!file) throw new SodecError(`these weights have no graph ${name}`);
     const graph = new Uint8Array(await load(this.base, file));
-    const tensors = await this.tensors;
-    const externalData = Array.from(tensors, ([path, { data }]) => {
+    const tensors = await Promise.all(this.tensors.slice(0, file.tensors));
+    const externalData = tensors.flatMap((part) => [...part]).map(([path, { data }]) => {
       return { path, data: new Uint8Array(data.buffer, data.byteOffset, data.byteLength) };
     });
     const options = { executionProviders: [this.provider], externalData, graphOptimizationLevel: "all", logSeverityLevel: 3 };

@@ -19,8 +19,9 @@ const CACHE = "sodec-weights";
  * @property {string} version of the weights
  * @property {string} fingerprint of the coding, as streams name it
  * @property {StoredFile} coding
- * @property {StoredFile} tensors of the networks, 16-bit floats, packed
- * @property {Record<string, StoredFile>} graphs by name; without weights
+ * @property {StoredFile[]} tensors of the networks, 16-bit floats, packed
+ * @property {Record<string, StoredFile & {tensors: number}>} graphs by name, without weights: each needs the first so
+ *   many files of tensors
  */
 
 /** @param {URL} base of the page's files @returns {Promise<Manifest>} */
@@ -72,7 +73,7 @@ export async function unpacked(bytes) {
 /** Drops the cached files that the manifest does not name: those of earlier weights. @param {URL} base @param {Manifest} manifest */
 export async function forgetOthers(base, { coding, tensors, graphs }) {
   const cache = await openCache();
-  const named = [coding, tensors, ...Object.values(graphs)].map(({ path, sha256 }) => {
+  const named = [coding, ...tensors, ...Object.values(graphs)].map(({ path, sha256 }) => {
     return `${new URL(path, base)}?sha256=${sha256.slice(0, 16)}`;
   });
   for (const request of (await cache?.keys()) ?? []) {
