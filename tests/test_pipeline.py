@@ -87,7 +87,7 @@ def test_ramps_are_straight_and_add_up_to_one():
 def test_memory_is_asked_for_once_for_the_largest_window(monkeypatch):
     stream = container.read(codec().compress(photo(900, 200)))
     engine, asked = engine_of(), []
-    monkeypatch.setattr(engine, "check", lambda *size: asked.append(size))
+    monkeypatch.setattr(engine, "check", lambda height, width, beside: asked.append((height, width)))
     decode(engine, stream, checked_view())
     assert asked == [(192, 256)]
 

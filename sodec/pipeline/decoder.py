@@ -10,7 +10,7 @@ import numpy as np
 from .. import memory
 from ..picture import Picture
 from ..stream.container import Stream
-from . import tiles
+from . import fitting, tiles
 from .engine import Engine, Planes
 from .source import TileSource
 from .tiles import Box
@@ -35,13 +35,18 @@ def decode(
     """
     wanted = view.box(stream.width, stream.height)
     width, height = wanted.width // view.shrink, wanted.height // view.shrink
-    # Twice 8 bits of three planes, as they are handed out, and twice the floats of a ramp between rows of windows.
-    needed = 6 * width * height + 24 * wanted.width * min(wanted.height, 2 * tiles.BLEND)
-    memory.check(needed, f"a picture of {width}x{height} pixels", "a region or a scale takes less")
+    # As it is handed out: three planes, and Pillow's four; alpha by itself and within what Pillow is given.
+    handed_out = (7 if stream.opaque else 12) * width * height
+    memory.check(handed_out, f"a picture of {width}x{height} pixels", "a region or a scale takes less")
     whole = Box(0, 0, tiles.padded(stream.width), tiles.padded(stream.height))
     rows = list(_rows(whole, wanted, engine.tile))
-    largest = max((place.window for row in rows for place in row), key=lambda window: window.width * window.height)
-    engine.check(largest.height, largest.width)
+    windows = [place.window for row in rows for place in row]
+    largest = max(windows, key=lambda window: window.width * window.height)
+    read = _whole_tiles(windows[0], windows[-1], stream.tile_log2).common(whole)
+    ramps = 24 * wanted.width * min(wanted.height, 2 * tiles.BLEND)
+    y_channels = engine.coding.offsets.shape[1]
+    beside = 3 * width * height + ramps + fitting.read_ahead_bytes(y_channels, read.width, read.height)
+    engine.check(largest.height, largest.width, beside)
     with engine.running(), TileSource(engine, stream, content=view.fidelity < 1, conceal=conceal) as source:
         canvas = engine.canvas(height, width)
         joiner = Joiner(engine, whole, wanted, view.shrink, stream.grey, canvas)
@@ -65,6 +70,14 @@ def decode(
     boxes = [source.boxes[number] for number in sorted(source.lost)]
     lost = tuple((box.left, box.top, box.width, box.height) for box in boxes)
     return Decoded(Picture(rgb, alpha, stream.grey, stream.metadata), lost)
+
+
+def _whole_tiles(first: Box, last: Box, log2: int) -> Box:
+    """What the stream's tiles cover that the windows from `first` to `last` reach into."""
+    return Box(
+        first.left >> log2 << log2, first.top >> log2 << log2,
+        -(-last.right >> log2) << log2, -(-last.bottom >> log2) << log2,
+    )  # fmt: skip
 
 
 class Place(NamedTuple):

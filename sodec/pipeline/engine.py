@@ -93,8 +93,11 @@ class Engine(ABC):
         return nullcontext()
 
     @abstractmethod
-    def check(self, height: int, width: int) -> None:
-        """`DeviceError` where a window of so many pixels, the largest of a picture, does not fit the memory."""
+    def check(self, height: int, width: int, beside: int) -> None:
+        """`DeviceError` where a window of so many pixels, the largest of a picture, does not fit the memory.
+
+        `beside` are the bytes that the picture takes in the host's memory meanwhile.
+        """
 
     @abstractmethod
     def check_encoding(self, width: int, height: int, *, transparent: bool, keeps_y: bool) -> None:

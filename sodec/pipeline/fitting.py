@@ -17,17 +17,30 @@ ALIVE = 3  # tensors at once where a part is widest: input, normalised input, ou
 # Encoding takes, beside the tensors of its widest level, a float32 picture and copies of it, and the coder's arrays, by
 # pixels; and what the first run of the networks takes. tests/test_memory.py compares the estimate with peaks.
 ENCODING_BYTES, FIRST_RUN, FIRST_RUN_WEIGHTS = 30, 20_000_000, 4_000_000
+# Decoding likewise.
+DECODING_BYTES, DECODER_FIRST_RUN = 22, 38_000_000
 
 
 def decoding_bytes(config: ModelConfig, dtype: Any, height: int, width: int) -> int:
-    """What a window of so many pixels takes beside the weights, by the latent decoder's widest level: a lower bound."""
+    """What a window of so many pixels takes in the decoder beside the weights: an upper bound."""
     last = 1 if config.sizes is not None else 4  # pixels across a position of the last level
     levels = len(config.decoder)
     scales = [last * 2 ** (levels - 1 - level) for level in range(levels)]
     # A level is entered with the width of the one before it.
     entered = [config.decoder[0], *config.decoder[:-1]]
-    channels = max(wide / scale**2 for wide, scale in zip(entered, scales, strict=True))
-    return round(ALIVE * channels * height * width * dtype.itemsize)
+    values = ALIVE * max(wide / scale**2 for wide, scale in zip(entered, scales, strict=True))
+    if config.sizes is None:  # D_a's features are kept until they have guided the others
+        values += sum(wide / scale**2 for wide, scale in zip(config.fidelity, (16, 8, 4), strict=True))
+    values += ALIVE * 3  # both pictures, and one of them in float32
+    return int(DECODER_FIRST_RUN + round((DECODING_BYTES + values * dtype.itemsize) * height * width))
+
+
+def read_ahead_bytes(y_channels: int, width: int, height: int) -> int:
+    """What the tiles take that are read before all of their pixels are decoded, of a part of a picture.
+
+    y in float32, symbols and indexes, of a row of tiles, the rows above and below, and the next.
+    """
+    return (width // CELL + 1) * (min(height, 4 * TILE) // CELL + 1) * y_channels * (4 + 2 + 1)
 
 
 def encoding_bytes(config: ModelConfig, dtype: Any, height: int, width: int) -> int:
@@ -38,15 +51,23 @@ def encoding_bytes(config: ModelConfig, dtype: Any, height: int, width: int) -> 
     return int(fixed + round((ENCODING_BYTES + values * dtype.itemsize) * height * width))
 
 
-def check(config: ModelConfig, place: str, free: int | None, dtype: Any, height: int, width: int) -> None:
-    """`DeviceError` where a window of so many pixels does not fit; it names a tile that would, if one does."""
-    needed = decoding_bytes(config, dtype, height, width)
+def check(
+    config: ModelConfig, place: str, free: int | None, dtype: Any, height: int, width: int, beside: int = 0
+) -> None:
+    """`DeviceError` where a window of so many pixels does not fit; it names a tile that would, if one does.
+
+    `beside` are the bytes that are taken on the same place meanwhile.
+    """
+    needed = decoding_bytes(config, dtype, height, width) + beside
     if free is None or needed <= free:
         return
-    fitting = [tile for tile in TILES if decoding_bytes(config, dtype, tile + 2 * HALO, tile + 2 * HALO) <= free]
-    advice = f"tile={fitting[0]} (--tile {fitting[0]}) would fit" if fitting else "no tile would fit"
+    sides = {tile: tile + 2 * HALO for tile in TILES}
+    fitting = [tile for tile, side in sides.items() if decoding_bytes(config, dtype, side, side) <= free - beside]
+    advice = "no tile would fit; a region or a scale takes less, as do fewer workers at once"
+    if fitting:
+        advice = f"tile={fitting[0]} (--tile {fitting[0]}) would fit"
     raise DeviceError(
-        f"decoding {width}x{height} pixels at once with {config.name} takes {gigabytes(needed)} or more beside the "
+        f"decoding {width}x{height} pixels at once with {config.name} takes {gigabytes(needed)} beside the "
         f"weights; {place} has {gigabytes(free)} free: {advice}"
     )
 

@@ -41,8 +41,8 @@ class OnnxEngine(Engine):
         self._sessions: dict[str, Any] = {}
         self._loading = threading.Lock()
 
-    def check(self, height: int, width: int) -> None:
-        fitting.check(self.config, self.device, memory.free(), FLOAT32, height, width)
+    def check(self, height: int, width: int, beside: int) -> None:
+        fitting.check(self.config, self.device, memory.free(), FLOAT32, height, width, beside)
 
     def check_encoding(self, width: int, height: int, *, transparent: bool, keeps_y: bool) -> None:
         fitting.check_encoding(

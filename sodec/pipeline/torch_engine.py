@@ -56,9 +56,10 @@ class TorchEngine(Engine):
     def running(self) -> AbstractContextManager[Any]:
         return torch.inference_mode()
 
-    def check(self, height: int, width: int) -> None:
+    def check(self, height: int, width: int, beside: int) -> None:
         free = devices.available(self.device)
-        fitting.check(self.model.config, str(self.device), free, self.dtype, height, width)
+        beside = beside if self.device.type == "cpu" else 0
+        fitting.check(self.model.config, str(self.device), free, self.dtype, height, width, beside)
 
     def check_encoding(self, width: int, height: int, *, transparent: bool, keeps_y: bool) -> None:
         free = devices.available(self.device)

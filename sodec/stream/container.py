@@ -66,6 +66,11 @@ class Stream:
     repairs: tuple[str, ...] = ()
 
     @property
+    def opaque(self) -> bool:
+        """Whether there is no alpha."""
+        return self.alpha is None and self.packed_alpha is None
+
+    @property
     def tiles(self) -> tuple[int, int]:
         """Columns and rows of the tile grid."""
         return tile_grid(self.width, self.height, self.tile_log2)
