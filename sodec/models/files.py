@@ -42,7 +42,7 @@ def read_model(bundle: Bundle) -> SodecModel:
     `WeightsError` names tensors that are missing or misfit.
     """
     if (made := bundle.made()) is not None:
-        return made
+        return made.eval()
     try:
         config = ModelConfig.from_dict(dict(bundle.config))
         if config.sizes is None and (config.widest > MAX_WIDTH_AT_ONCE or config.deepest > MAX_DEPTH_AT_ONCE):
@@ -60,7 +60,7 @@ def read_model(bundle: Bundle) -> SodecModel:
     del model.scale_network  # its integers run in the native module
     arrays = bundle.tensors()
     fill(model, {name: torch.from_numpy(arrays.pop(name).astype(np.float32)) for name in list(arrays)}, bundle.folder)
-    return model
+    return model.eval()
 
 
 def _check_sizes(config: ModelConfig, shapes: Mapping[str, tuple[int, ...]]) -> None:
