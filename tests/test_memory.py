@@ -244,7 +244,7 @@ def test_compression_takes_what_its_checks_allow_and_not_much_less(pictures, nam
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=pictures[name].parent)
     peak, allowed = map(int, done.stdout.split())
     assert peak <= allowed, f"{peak / 1e6:.0f} MB of {allowed / 1e6:.0f}"
-    assert allowed <= 1.3 * peak + (50e6 if peak < 100e6 else 32e6), f"{peak / 1e6:.0f} MB of {allowed / 1e6:.0f}"
+    assert allowed <= 1.3 * peak + (70e6 if peak < 100e6 else 32e6), f"{peak / 1e6:.0f} MB of {allowed / 1e6:.0f}"
 
 
 # The same of a decompression, as Pillow's image or as an array.
