@@ -244,7 +244,7 @@ def test_what_can_t_be_shown_is_said_in_a_sentence_and_the_page_goes_on(page, tm
     (tmp_path / "broken.sodec").write_bytes(codec().compress(photo(40, 30))[:-2] + b"xx")
     for file, sentence in (
         ("text.jpg", "text.jpg is not a picture that Pillow can read."),
-        ("wide.png", "wide.png has 400x300 pixels; this page takes 0.1 million at most."),
+        ("wide.png", "wide.png has 400x300 pixels; this page takes 0.1 million at most (--max-megapixels)"),
         ("broken.sodec", "broken.sodec: truncated or altered stream"),
     ):
         drop(page, tmp_path / file)

@@ -26,7 +26,7 @@ import sodec
 from sodec.cli import main
 from sodec.errors import TrainingError
 from sodec.models import SD21_TINY, TINY, SodecModel
-from sodec.models.files import TRAINING_FILE
+from sodec.models.files import COUNT, TRAINING_FILE
 from sodec.stream.container import read
 from sodec.train import losses
 from sodec.train.checkpoint import export, parts_of, restore
@@ -385,6 +385,8 @@ def test_training_goes_on_from_an_exported_model(chain, run, tmp_path):
     export(chain["annealing"], tmp_path / "weights")
     before, after = parameters(chain["annealing"]), restore(tmp_path / "weights").state_dict()
     for name, value in before.items():
+        if name.endswith(COUNT):
+            continue
         exact = name.startswith(("prior", "model.scale_network"))
         torch.testing.assert_close(after[name], value, rtol=0 if exact else 1e-3, atol=0 if exact else 1e-6)
     run("annealing", tmp_path / "on", start=(tmp_path / "weights",))

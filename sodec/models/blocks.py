@@ -76,6 +76,18 @@ class ResBlock(nn.Module):
 MOMENTUM = 0.02  # of running statistics
 
 
+class BatchNorm(nn.BatchNorm2d):
+    """A batch norm that can also train on one value per channel, which has no variance: the running one stands in."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, momentum=MOMENTUM)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.numel() == x.shape[1]:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(x)
+
+
 class CentredBlock(nn.Module):
     """x + norm(conv(silu(norm(conv(x))))), two 3x3 convolutions with batch norms, which `prepare` folds into them.
 
@@ -86,8 +98,8 @@ class CentredBlock(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.conv1, self.bn1 = conv(width, width), nn.BatchNorm2d(width, momentum=MOMENTUM)
-        self.conv2, self.bn2 = conv(width, width), nn.BatchNorm2d(width, momentum=MOMENTUM)
+        self.conv1, self.bn1 = conv(width, width), BatchNorm(width)
+        self.conv2, self.bn2 = conv(width, width), BatchNorm(width)
         nn.init.constant_(self.bn2.weight, 0.3)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -99,7 +111,7 @@ class Centred(nn.Module):
 
     def __init__(self, layer: nn.Conv2d | Upsample, width: int) -> None:
         super().__init__()
-        self.layer, self.bn = layer, nn.BatchNorm2d(width, momentum=MOMENTUM)
+        self.layer, self.bn = layer, BatchNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.bn(self.layer(x))
