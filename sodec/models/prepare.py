@@ -103,7 +103,8 @@ def fold_batch_norms(module: nn.Module) -> int:
         elif isinstance(part, Centred):
             names = (("layer", "bn"),)
         for name, norm_name in names:
-            layer, norm = getattr(part, name), getattr(part, norm_name)
+            layer: Any = getattr(part, name)
+            norm = getattr(part, norm_name)
             if isinstance(norm, nn.Identity):
                 continue
             layer = layer[0] if isinstance(layer, Upsample) else layer
@@ -153,8 +154,9 @@ def _fold_step(model: SodecModel) -> int:
     keep, noise = model.one_step
     if (keep, noise) == (1.0, 1.0):
         return 0
-    last = model.transform.leave
-    _scale(last[0] if isinstance(last, Upsample) else last, keep)
+    last: Any = model.transform.leave
+    conv: Any = last[0] if isinstance(last, Upsample) else last
+    _scale(conv, keep)
     first, last = model.unet.ends()
     latent = slice(model.config.latent)  # beside it lite's UNet is given noise
     first.weight[:, latent] = first.weight[:, latent].double() / keep

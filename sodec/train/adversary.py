@@ -52,8 +52,8 @@ class Critic(nn.Module):
         self.register_buffer("ratio", torch.ones(()))
 
     def _apply(self, fn: Any, recurse: bool = True) -> Critic:
-        self.seen[0]._apply(fn)
-        return super()._apply(fn, recurse)  # type: ignore[no-any-return]
+        self.seen[0]._apply(fn)  # type: ignore[no-untyped-call]
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor, y_hat: Tensor) -> list[Tensor]:
         logits = []

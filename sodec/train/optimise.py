@@ -66,9 +66,10 @@ class Gradients:
             return self._compute(x, quality)
         if x.shape not in self._graphs:
             self._graphs[x.shape] = Captured(self._stacked_values, (x, quality), self._pool)
-        values, *judged = self._graphs[x.shape](x, quality)
+        values, *pictures = self._graphs[x.shape](x, quality)
         named = dict(zip(self._names, values, strict=True))
-        return Outcome(named["loss"], named, *judged)
+        decoded, y_hat = pictures or (None, None)
+        return Outcome(named["loss"], named, decoded, y_hat)
 
     def _compute(self, x: Tensor, quality: Tensor) -> Outcome:
         outcome = Outcome(*self.objective(self.make_batch(x.float() / 255, quality)))
@@ -96,7 +97,7 @@ class Gradients:
         (fooling,) = torch.autograd.grad(judged.deceit, judged.x)
         ratio = self.critic.ratio
         ratio.lerp_(wanted.norm() / fooling.norm().clamp_min(1e-12), SLOWNESS)
-        judged.x.backward(wanted + CRITIC_SHARE * ratio * fooling)
+        judged.x.backward(wanted + CRITIC_SHARE * ratio * fooling)  # type: ignore[no-untyped-call]
 
     def reset(self) -> None:
         """Forgets the graphs: after a change that they don't know of."""

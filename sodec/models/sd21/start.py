@@ -79,6 +79,7 @@ def start(
         model = SodecModel(config)
     fill(model.unet, read_tensors(unet_folder, sha256), unet_folder)
     fill(model.latent_decoder, public.vae_tensors(read_tensors(vae_folder, sha256)), vae_folder)
+    assert model.vit is not None
     fill(model.vit, public.vit_tensors(read_tensors(vit_folder, sha256)), vit_folder)
     reach = np.arange(-round(4 * Z_DEVIATION), round(4 * Z_DEVIATION) + 1)
     chance = np.exp(-0.5 * (reach / Z_DEVIATION) ** 2)
