@@ -330,6 +330,13 @@ def test_sd21_trains_by_configuration_and_keeps_what_is_public(stage, before, sd
     assert "fidelity" in moved if stage == "compression" else {"unet", "transform", "projection"} <= moved
 
 
+def test_the_critic_judges_pictures_of_16_bits_too(sd21, run, tmp_path):
+    """D_m of `sd21` gives bfloat16 where the processor has it."""
+    pytest.importorskip("stlpips_pytorch")
+    path = run("adversarial", tmp_path, model="sd21-tiny", steps=1, size=96, start=(sd21["warm-up"],))
+    assert torch.load(path, weights_only=True)["step"] == 1
+
+
 def test_trained_sd21_is_exported_and_codes(sd21, tmp_path):
     export(sd21["annealing"], tmp_path)
     codec = sodec.Codec("sd21", weights=tmp_path)

@@ -110,7 +110,7 @@ def annealing(parts: Parts, batch: Batch) -> Outcome:
     coded = parts.code(batch.x, batch.quality)
     from_y = parts.model.fidelity(coded.y_hat, batch.quality)
     fidelity = from_y.picture.float()
-    x = _diffuse(parts, coded, batch.quality, from_y).x
+    x = _diffuse(parts, coded, batch.quality, from_y).x.float()  # of 16 bits accelerate would hand out a copy
     error, error_f = squared_error(x, batch.x), squared_error(fidelity, batch.x)
     weight = lambdas(batch.quality)
     distortion = weight * (ERROR * error + ERROR_FIDELITY * error_f)
