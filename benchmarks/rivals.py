@@ -38,7 +38,7 @@ def plain(codec: Codec, dtype: str = "float32", *, compiled: bool = False) -> Co
 
     UNet and latent decoder of `sd21` are diffusers' own where that is installed.
     """
-    model = read_model(codec.bundle).requires_grad_(False).eval()
+    model = read_model(codec.bundle).requires_grad_(False)
     if _diffusers(codec):
         use_diffusers(model)
     log_gain, alphas = model.gain.log_gain.detach().clone(), model.alphas.clone()

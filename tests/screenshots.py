@@ -69,8 +69,7 @@ def opened_in_viewer(browser) -> Image.Image:
         for width in (900, 360):
             driven.size(browser, width, 2000)
             browser.get(f"{site.address}index.html?src=budgie.sodec")
-            last = "Full picture" if viewer.has_full(find("lite")) else "Fidelity picture"
-            WebDriverWait(browser, WAIT_S).until(lambda b, last=last: last in b.find_element(By.ID, "facts").text)
+            WebDriverWait(browser, WAIT_S).until(lambda b: "Full picture" in b.find_element(By.ID, "facts").text)
             shots.append(screenshot(browser, width, 960))
     return beside(*shots)
 

@@ -23,6 +23,7 @@ from sodec.bench.random_weights import drawn
 from sodec.bench.report import text
 from sodec.cli import commands as cli
 from sodec.models import SD21_TINY, TINY
+from sodec.models.blocks import unfolded
 from sodec.models.coding import QualityGain
 from sodec.models.files import empty
 from sodec.models.prepare import prepare
@@ -97,7 +98,7 @@ def test_stages_make_the_codec_s_own_picture():
     codec = tiny.codec()
     data = codec.compress(scene(96, 64), 50)
     parts = stages.Dissection(codec, data)
-    last = parts.stage("latent decoder").call()[0]
+    last = unfolded(parts.stage("latent decoder").call()[0])
     pixels = (last.float().clamp(0, 1)[0] * 255).permute(1, 2, 0).numpy()
     np.testing.assert_allclose(pixels, codec.decompress(data, output="numpy"), atol=0.5)
 

@@ -108,4 +108,4 @@ def test_graphs_run_from_symbols_to_8_bits(size, view):
         found = decode_stream(engine, stream, checked_view(**view)).picture.rgb
         assert np.array_equal(found, wanted)
     faithful = view.get("mode") == "fidelity"
-    assert set(captured) == (set() if faithful else {"_dequantise", "_decode"})
+    assert set(captured) == (set() if faithful else {"features", "_decode"})

@@ -230,6 +230,13 @@ def pictures(tmp_path_factory):
     return paths
 
 
+def peak_and_allowed(code, path, options, dtype):
+    """The bytes that a process of its own took at most, and the most that its checks asked for."""
+    command = [sys.executable, "-c", code, path, repr(options), dtype]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=path.parent)
+    return map(int, done.stdout.split())
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(
     ("name", "options", "dtype"),
@@ -240,9 +247,7 @@ def pictures(tmp_path_factory):
     ],
 )  # fmt: skip
 def test_compression_takes_what_its_checks_allow_and_not_much_less(pictures, name, options, dtype):
-    command = [sys.executable, "-c", COMPRESSION, pictures[name], repr(options), dtype]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=pictures[name].parent)
-    peak, allowed = map(int, done.stdout.split())
+    peak, allowed = peak_and_allowed(COMPRESSION, pictures[name], options, dtype)
     assert peak <= allowed, f"{peak / 1e6:.0f} MB of {allowed / 1e6:.0f}"
     assert allowed <= 1.3 * peak + (70e6 if peak < 100e6 else 32e6), f"{peak / 1e6:.0f} MB of {allowed / 1e6:.0f}"
 
@@ -271,9 +276,7 @@ def streams(pictures):
     ],
 )  # fmt: skip
 def test_decompression_takes_what_its_checks_allow_and_not_much_less(streams, name, options, dtype):
-    command = [sys.executable, "-c", DECOMPRESSION, streams[name], repr(options), dtype]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=streams[name].parent)
-    peak, allowed = map(int, done.stdout.split())
+    peak, allowed = peak_and_allowed(DECOMPRESSION, streams[name], options, dtype)
     assert peak <= allowed, f"{peak / 1e6:.0f} MB of {allowed / 1e6:.0f}"
     assert allowed <= 1.3 * peak + 32e6, f"{peak / 1e6:.0f} MB of {allowed / 1e6:.0f}"
 

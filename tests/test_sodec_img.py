@@ -6,7 +6,7 @@ pytest tests/test_sodec_img.py
 import browser as driven
 import pytest
 from serving import Server
-from viewing import answers, chromium, codec, fresh, inner, modes, open_page, pixels_of, runtime, site
+from viewing import MODES, answers, chromium, codec, fresh, inner, open_page, pixels_of, runtime, site
 
 __all__ = ["chromium", "codec", "fresh", "runtime", "site"]  # fixtures
 PHONE = 360
@@ -26,11 +26,11 @@ def test_pictures_load_when_they_come_near_the_screen_and_first_all_fidelity_pic
         '<sodec-img src="pictures/tiles.sodec" alt="far down"></sodec-img>',
     )
     open_page(chromium, site, "", "gallery.html")
-    found = answers(chromium, count=2 * len(modes()))
-    assert [one["mode"] for one in found] == sorted([one["mode"] for one in found], key=modes().index)
+    found = answers(chromium, count=2 * len(MODES))
+    assert [one["mode"] for one in found] == sorted([one["mode"] for one in found], key=MODES.index)
     assert "/pictures/tiles.sodec" not in site.asked
     chromium.execute_script("scrollTo(0, 6000)")
-    answers(chromium, count=3 * len(modes()))
+    answers(chromium, count=3 * len(MODES))
     assert site.asked.count("/pictures/tiles.sodec") == 1
 
 
@@ -44,18 +44,13 @@ def test_alternative_text_and_keyboard(chromium, site):
         '<sodec-img id="second" src="pictures/pixel.sodec" alt=""></sodec-img>',
     )
     open_page(chromium, site, "", "gallery.html")
-    answers(chromium, count=2 * len(modes()))
+    answers(chromium, count=2 * len(MODES))
     label = "return document.querySelector(arguments[0]).shadowRoot.querySelector('canvas:not([hidden])').outerHTML"
     assert 'role="img" aria-label="a grey budgie"' in chromium.execute_script(label, "sodec-img")
     assert 'role="presentation"' in chromium.execute_script(label, "#second")
-    if "full" in modes():
-        assert inner(chromium, "button") == "Show the fidelity picture"
-        ActionChains(chromium).send_keys(Keys.TAB, Keys.ENTER).perform()
-        assert inner(chromium, "button") == "Show the full picture"
-    else:
-        ActionChains(chromium).send_keys(Keys.TAB).perform()
-        focused = "return document.activeElement.shadowRoot.activeElement.textContent"
-        assert chromium.execute_script(focused) == "Save PNG"
+    assert inner(chromium, "button") == "Show the fidelity picture"
+    ActionChains(chromium).send_keys(Keys.TAB, Keys.ENTER).perform()
+    assert inner(chromium, "button") == "Show the full picture"
 
 
 def test_a_changed_source_is_shown_and_a_removed_element_stops(chromium, site):
@@ -63,7 +58,7 @@ def test_a_changed_source_is_shown_and_a_removed_element_stops(chromium, site):
     open_page(chromium, site, "", "gallery.html")
     answers(chromium, "sodec-header")
     chromium.execute_script("document.querySelector('sodec-img').src = 'pictures/pixel.sodec'")
-    found = answers(chromium, count=len(modes()))
+    found = answers(chromium, count=len(MODES))
     assert inner(chromium, "canvas", "width") == 1
     assert pixels_of(found[-1]["pixels"]).shape == (1, 1, 3)
     chromium.execute_script(
@@ -72,13 +67,13 @@ def test_a_changed_source_is_shown_and_a_removed_element_stops(chromium, site):
     chromium.execute_script(
         "document.body.append(Object.assign(document.createElement('sodec-img'), {src: 'pictures/grey.sodec'}))"
     )
-    assert pixels_of(answers(chromium, count=2 * len(modes()))[-1]["pixels"]).shape == (200, 300, 3)
+    assert pixels_of(answers(chromium, count=2 * len(MODES))[-1]["pixels"]).shape == (200, 300, 3)
 
 
 def test_it_fits_a_narrow_screen(chromium, site):
     driven.size(chromium, PHONE)
     open_page(chromium, site, "photo")
-    answers(chromium, count=len(modes()))
+    answers(chromium, count=len(MODES))
     assert driven.overflow(chromium) <= 0
     width, height = (inner(chromium, "canvas:not([hidden])", f"client{side}") for side in ("Width", "Height"))
     assert 0.8 * PHONE < width <= PHONE
@@ -92,4 +87,4 @@ def test_the_element_works_from_another_server_than_the_page(chromium, site, tmp
             f'<sodec-img src="{site.address}pictures/pixel.sodec"></sodec-img>'
         )
         open_page(chromium, other, "", "page.html")
-        assert len(answers(chromium, count=len(modes()))) == len(modes())
+        assert len(answers(chromium, count=len(MODES))) == len(MODES)

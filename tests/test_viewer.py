@@ -19,6 +19,7 @@ from serving import SHARED, Server
 from viewing import (
     LEVELS,
     LISTEN,
+    MODES,
     TESTS,
     WAIT_S,
     answers,
@@ -28,7 +29,6 @@ from viewing import (
     expected_pixels,
     fresh,
     inner,
-    modes,
     open_page,
     pixels_of,
     runtime,
@@ -167,8 +167,8 @@ def test_a_photo_is_within_two_levels_of_python_s_and_its_facts_are_shown(chromi
     site.headers = SHARED | (ISOLATED if isolated else {})
     open_page(chromium, site, "photo")
     assert chromium.execute_script("return crossOriginIsolated") == isolated
-    found = answers(chromium, count=len(modes()))
-    assert [one["mode"] for one in found] == modes()
+    found = answers(chromium, count=len(MODES))
+    assert [one["mode"] for one in found] == MODES
     for one in found:
         off = np.abs(pixels_of(one["pixels"]) - expected_pixels(site, codec, "photo", one["mode"]))
         assert off.shape == (512, 768, 3)
@@ -192,7 +192,7 @@ def test_a_photo_is_within_two_levels_of_python_s_and_its_facts_are_shown(chromi
 @pytest.mark.parametrize("name", ["grey", "alpha", "pixel", "tiles", "wide"])
 def test_other_pictures_too(chromium, site, codec, name):
     open_page(chromium, site, name)
-    for one in answers(chromium, count=len(modes())):
+    for one in answers(chromium, count=len(MODES)):
         expected = expected_pixels(site, codec, name, one["mode"])
         shown = pixels_of(one["pixels"], "RGBA")
         solid = shown[..., 3] > 250  # a canvas keeps colours times alpha
@@ -217,7 +217,7 @@ def test_webgpu_gives_the_same_picture_and_where_it_fails_webassembly_does(site,
     try:
         with driven.chromium(webgpu=True) as browser:
             open_page(browser, site, "grey")
-            found = answers(browser, count=len(modes()), seconds=5 * WAIT_S)
+            found = answers(browser, count=len(MODES), seconds=5 * WAIT_S)
             gpu = browser.execute_script("return navigator.gpu?.requestAdapter().then(Boolean)")
     finally:
         for file, original in zip(files, originals, strict=True):
@@ -258,7 +258,7 @@ def test_what_is_wrong_is_said_in_a_sentence_and_the_page_goes_on(chromium, site
 
 def test_a_file_can_be_dropped_and_the_picture_saved(chromium, site, codec, tmp_path):
     open_page(chromium, site, "photo")
-    answers(chromium, count=len(modes()))
+    answers(chromium, count=len(MODES))
     chromium.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
     chromium.execute_script(
         """const bytes = Uint8Array.from(atob(arguments[0]), (letter) => letter.charCodeAt(0));
@@ -268,20 +268,20 @@ def test_a_file_can_be_dropped_and_the_picture_saved(chromium, site, codec, tmp_
            document.body.dispatchEvent(new DragEvent("drop", {dataTransfer: transfer, bubbles: true}));""",
         base64.b64encode((site.folder / "pictures/grey.sodec").read_bytes()).decode(),
     )
-    answers(chromium, count=len(modes()))
+    answers(chromium, count=len(MODES))
     assert "dropped.sodec" in chromium.find_element("id", "facts").text
     chromium.execute_script("document.querySelector('sodec-img').shadowRoot.querySelectorAll('button')[1].click()")
     saved = tmp_path / "dropped.png"
     wait(chromium, saved.exists)
     found = np.asarray(Image.open(saved).convert("RGB"), np.int16)
-    assert np.abs(found - expected_pixels(site, codec, "grey", modes()[-1])).max() <= LEVELS
+    assert np.abs(found - expected_pixels(site, codec, "grey", MODES[-1])).max() <= LEVELS
 
 
 def test_weights_are_fetched_once(chromium, site):
     for _ in range(2):
         site.asked.clear()
         open_page(chromium, site, "pixel")
-        answers(chromium, count=len(modes()))
+        answers(chromium, count=len(MODES))
     assert "/weights.json" in site.asked
     assert not [path for path in site.asked if path.startswith("/weights/")]
 
@@ -313,7 +313,7 @@ worker.onerror = () => done(["no worker"]);
 
 def test_the_policy_lets_page_and_worker_send_nothing_anywhere(chromium, site, tmp_path):
     open_page(chromium, site, "pixel")
-    answers(chromium, count=len(modes()))
+    answers(chromium, count=len(MODES))
     with Server(tmp_path) as other:
         assert set(chromium.execute_async_script(TRY_TO_SEND, other.address)) == {"rejected"}
         assert other.asked == []
@@ -367,14 +367,14 @@ def test_weights_that_are_not_whole_are_told(chromium, site, change, sentence):
             assert said["message"].startswith(sentence)
             file.write_bytes(original)
             drop(browser, site, "pixel")  # and the next file finds them
-            answers(browser, count=len(modes()))
+            answers(browser, count=len(MODES))
     finally:
         file.write_bytes(original)
 
 
 def test_a_file_beyond_100_mb_is_refused_before_it_is_read(chromium, site):
     open_page(chromium, site, "pixel")
-    answers(chromium, count=len(modes()))
+    answers(chromium, count=len(MODES))
     chromium.execute_script(
         """const file = new File(["x"], "film.mp4");
            Object.defineProperty(file, "size", {value: 4e9});
@@ -412,7 +412,7 @@ def test_sodec_ui_serves_it_too_with_threads_and_behind_its_guard(chromium, ui, 
     chromium.get(f"{ui.address}viewer/?src=pictures/grey.sodec")
     chromium.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
     assert chromium.execute_script("return crossOriginIsolated")
-    for one in answers(chromium, count=len(modes())):
+    for one in answers(chromium, count=len(MODES)):
         off = np.abs(pixels_of(one["pixels"]) - expected_pixels(site, codec, "grey", one["mode"]))
         assert off.max() <= LEVELS
     (site.folder.parent / "secret.txt").write_text("secret")

@@ -116,9 +116,7 @@ def inner(browser, selector, name="textContent", element="sodec-img"):
     return browser.execute_script(script, selector, name, element)
 
 
-def modes():
-    """The pictures that the bundled graphs make, in order."""
-    return ["fidelity", "full"] if viewer.has_full(find("lite")) else ["fidelity"]
+MODES = ["fidelity", "full"]  # the pictures of a stream, in order
 
 
 LISTEN = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor
 from ..codec import Codec
 from ..models.flow import STEPS, Flow
 from ..pipeline import tiles
-from ..pipeline.source import TileSource, side_by_side
+from ..pipeline.source import TileSource
 from ..pipeline.tiles import HALO, Box
 from ..stream import container
 
@@ -62,18 +63,14 @@ class Dissection:
         right, bottom = tiles.padded(stream.width), tiles.padded(stream.height)
         self.windows = [box.grown(HALO, right, bottom) for box in tiles.grid(right, bottom, codec.engine.tile)]
         self.quality = stream.quality
-        self.at = torch.tensor([stream.quality], device=codec.device)
         self.symbols = [self.source.symbols(number) for number in range(len(stream.payloads))]
         self.z_hat = [torch.from_numpy(z).to(codec.device)[None].to(self.dtype) for z, _ in self.symbols]
         self.source.load(self.windows)
-        self.flows = [self._flow(window).run() for window in self.windows]
+        self.flows: list[Flow] = [
+            codec.engine.flow(self.source.window(window), self.quality, corner=(window.top, window.left)).run()
+            for window in self.windows
+        ]
         self.stages = self._stages()
-
-    def _flow(self, window: Box) -> Flow:
-        features = self.source.window(window)
-        y_hat = features[0].to(self.dtype)
-        noise = self.codec.engine.noise(y_hat, 1.0, (window.top, window.left))
-        return Flow(self.model, y_hat, self.at, w=features[1] if self.model.content is not None else None, noise=noise)
 
     def stage(self, name: str) -> Stage:
         """The stage of this name."""
@@ -107,7 +104,7 @@ class Dissection:
             Stage("transformation", self._content_and_transform, (*content, "transform"),
                   (*self.z_hat, *read["y_hat"])),
             Stage("UNet", self._step("UNet", "l_0"), ("unet",), (*read["l_t"], *given["guidance"], *given["noise"])),
-            Stage("latent decoder", self._step("latent decoder", "x"), ("latent_decoder",),
+            Stage("latent decoder", self._step("latent decoder", "pixels"), ("latent_decoder",),
                   (*read["l_0"], *given["fidelity"], *given["guidance"], *given["noise"])),
         ]  # fmt: skip
         assert tuple(stage.name for stage in stages) == NAMES
@@ -125,7 +122,11 @@ class Dissection:
         return run
 
     def _decode_symbols(self) -> Sequence[Any]:
-        return side_by_side(self.source.symbols, list(range(len(self.source.boxes))))
+        """The symbols of all tiles, in threads: the native coder leaves the GIL to the others."""
+        if len(self.source.boxes) == 1:
+            return [self.source.symbols(0)]
+        with ThreadPoolExecutor() as pool:
+            return list(pool.map(self.source.symbols, range(len(self.source.boxes))))
 
     @torch.inference_mode()
     def _dequantise(self, content: bool = False) -> list[Tensor]:

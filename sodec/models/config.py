@@ -61,7 +61,7 @@ class ModelConfig:
     y_channels: int = 128  # coded latent, at 1/16
     z_channels: int = 64  # hyper latent, at 1/64
     analysis: tuple[int, ...] = (48, 96, 160)  # widths of E at 1/4, 1/8, 1/16
-    hyper: int = 96  # first width of the three branches that read z; 64 after each upsampling
+    hyper: int = 96  # first width of the branches that read z; 64 after each upsampling
     content: int = 0  # w, the second synthesis of z, which only `sd21` has
     context: int = 128  # width of what predicts half of y from the other; 0 is none
     latent: int = 32  # channels of the diffusion latent, at 1/8
@@ -97,14 +97,17 @@ class ModelConfig:
     @property
     def deepest(self) -> int:
         """The largest of all depths."""
-        values = (getattr(self, field.name) for field in dataclasses.fields(self) if field.name.endswith(DEPTHS))
-        return max(max(value) if isinstance(value, tuple) else value for value in values)
+        return max(self._depths)
 
     @property
     def blocks(self) -> int:
         """The number of blocks, as all depths together."""
+        return sum(self._depths)
+
+    @property
+    def _depths(self) -> list[int]:
         values = (getattr(self, field.name) for field in dataclasses.fields(self) if field.name.endswith(DEPTHS))
-        return sum(sum(value) if isinstance(value, tuple) else value for value in values)
+        return [depth for value in values for depth in (value if isinstance(value, tuple) else (value,))]
 
     @property
     def public(self) -> PublicSizes:

@@ -79,8 +79,8 @@ class GraphedDecoder:
         self._side = _cuda.Stream() if capture is None else None
 
     def dequantise(self, symbols: Tensor, z_hat: Tensor, quality: Tensor) -> tuple[Tensor, ...]:
-        """y_hat, and with `sd21` w, as `SodecModel` has them."""
-        return self._run(self._dequantise, self.dequantisers, symbols, z_hat, quality)
+        """`SodecModel.features`."""
+        return self._run(self.model.features, self.dequantisers, symbols, z_hat, quality)
 
     def decode(self, y_hat: Tensor, quality: Tensor, other: Tensor) -> tuple[Tensor, ...]:
         """The full and the fidelity picture, as `blocks.unfolded` takes them, and the full one in 8 bits.
@@ -101,11 +101,6 @@ class GraphedDecoder:
                 graph = self._capture(function, inputs)
             graphs.put(key, graph)
         return graph(*inputs)
-
-    def _dequantise(self, symbols: Tensor, z_hat: Tensor, quality: Tensor) -> tuple[Tensor, ...]:
-        y_hat = self.model.dequantise(symbols, z_hat, quality)
-        w = self.model.content_latent(z_hat, y_hat)
-        return (y_hat,) if w is None else (y_hat, w)
 
     def _decode(self, y_hat: Tensor, quality: Tensor, other: Tensor) -> tuple[Tensor, ...]:
         """The networks, with the fidelity branch beside T_s where there are streams."""

@@ -95,6 +95,12 @@ class SodecModel(nn.Module):
         flow = Flow(self, y_hat, quality, w=self.content_latent(z_hat, y_hat), noise=noise)
         return flow.run().x.float().clamp(0, 1)
 
+    def features(self, symbols: Tensor, z_hat: Tensor, quality: Tensor) -> tuple[Tensor, ...]:
+        """What synthesis reads of a stream: y_hat in float32, and with `sd21` w. Arguments as of `dequantise`."""
+        y_hat = self.dequantise(symbols, z_hat, quality)
+        w = self.content_latent(z_hat, y_hat)
+        return (y_hat,) if w is None else (y_hat, w)
+
     def content_latent(self, z_hat: Tensor, y_hat: Tensor) -> Tensor | None:
         """w (B, Cw, h, w) of z_hat, of the size of y_hat; None in `lite`, which has none."""
         if self.content is None:

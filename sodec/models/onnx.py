@@ -162,7 +162,7 @@ def export(
     for name in (*map(graphs.file_of, PARTS), *files):
         if not overwrite and (folder / name).exists():
             raise exists_error(folder / name)
-    model = read_model(bundle).requires_grad_(False).eval()
+    model = read_model(bundle).requires_grad_(False)
     made, tensors, places = {}, bundle.tensors(), bundle.places()
     for name, part in PARTS.items():
         data = _graph(part, model, float16, places, bundle, with_weights)

@@ -92,20 +92,16 @@ def page_files() -> Files:
     return {path.as_posix(): (root / path).read_bytes() for path in paths if path.parts[0] not in NOT_OF_THE_PAGE}
 
 
-def has_full(bundle: Bundle) -> bool:
-    """Whether there is a graph of the full decoder; without it the page shows fidelity pictures."""
-    return (bundle.folder / graphs.file_of("decoder")).exists()
-
-
 def weights_files(bundle: Bundle) -> Files:
     """Integers, tensors and graphs of a model, and the list of them that the page reads first.
 
     Tensors are in a file for each graph, of those that no graph before it needs: the fidelity picture waits for 6 MB of
     them, the full one for 18.
     """
-    found = {name: path.read_bytes() for name in GRAPHS if (path := bundle.folder / graphs.file_of(name)).exists()}
-    if not {"dequantise", "fidelity"} <= found.keys():
+    paths = {name: bundle.folder / graphs.file_of(name) for name in GRAPHS}
+    if not all(path.exists() for path in paths.values()):
         raise WeightsError(f"{bundle.folder} has no ONNX graphs: `sodec export-onnx` writes them")
+    found = {name: path.read_bytes() for name, path in paths.items()}
     tensors, folder = bundle.tensors(), PurePosixPath("weights")
     files = {str(folder / CODING_FILE): (bundle.folder / CODING_FILE).read_bytes()}
     parts: list[str] = []  # paths of the files of tensors; a graph needs the first so many of them

@@ -6,7 +6,7 @@ import torch
 
 from .. import memory
 from ..errors import DeviceError
-from . import fitting
+from . import engines, fitting
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Times the files' size is the peak while a model is read: for the weights in float32, and as much again for those that
@@ -58,8 +58,5 @@ def _has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        from .. import _native
-
-        # Where it is emulated it is slow: convolutions ran at 16 GFLOP/s against 112 in float32 (two Zen 3 cores).
-        return bool(_native.cpu()["bfloat16"])
+        return engines.has_bfloat16()
     return False

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
 
 import numpy as np
 
@@ -16,7 +15,6 @@ from .engine import Engine, Features
 from .tiles import Box
 
 Symbols = tuple[np.ndarray, np.ndarray]
-T = TypeVar("T")
 
 # Tiles beyond this many pixels a side, which sodec writes none of, are not dequantised whole. Around what a window
 # needs of one this many cells go in too, which is further than any value of y depends on: 9 cells in lite.
@@ -182,14 +180,6 @@ class TileSource:
         for row in range(window.top >> log2, min(rows, (window.bottom - 1 >> log2) + 1)):
             for column in range(window.left >> log2, min(columns, (window.right - 1 >> log2) + 1)):
                 yield row * columns + column
-
-
-def side_by_side(one: Callable[[int], T], numbers: list[int]) -> list[T]:
-    """`one` of each number, in threads: for what leaves the GIL to the others."""
-    if len(numbers) <= 1:
-        return [one(n) for n in numbers]
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(one, numbers))
 
 
 def fill(height: int, width: int, neighbours: Mapping[str, np.ndarray]) -> np.ndarray:

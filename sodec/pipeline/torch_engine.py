@@ -118,28 +118,35 @@ class TorchEngine(Engine):
     def dequantise(self, z: np.ndarray, y: np.ndarray, quality: float, *, content: bool = True) -> Features:
         z_hat = torch.from_numpy(z).to(self.device)[None].to(self.dtype)
         scaled = torch.from_numpy(y).to(self.device)[None]
-        if content and self.graphed is not None:
-            return self.graphed.dequantise(scaled, z_hat, self.at(quality))
-        y_hat = self.model.dequantise(scaled, z_hat, self.at(quality))
-        w = self.model.content_latent(z_hat, y_hat) if content else None
-        return (y_hat,) if w is None else (y_hat, w)
+        if not content:
+            return (self.model.dequantise(scaled, z_hat, self.at(quality)),)
+        features = self.model.features if self.graphed is None else self.graphed.dequantise
+        return features(scaled, z_hat, self.at(quality))
+
+    def flow(
+        self, features: Features, quality: float, noise: float = 1.0, corner: tuple[int, int] = (0, 0)
+    ) -> Flow:  # fmt: skip
+        """The decoder's run for a window, not begun. Arguments are those of `synthesise`."""
+        y_hat, *content = features
+        y_hat = y_hat.to(self.dtype)
+        w = content[0] if content else None
+        return Flow(self.model, y_hat, self.at(quality), w=w, noise=self.noise(y_hat, noise, corner))
 
     def synthesise(
         self, features: Features, quality: float, fidelity: float, noise: float = 1.0, corner: tuple[int, int] = (0, 0)
     ) -> Planes:
-        at, y_hat = self.at(quality), features[0].to(self.dtype)
         if fidelity == 1:
             with self.stage("fidelity"):
-                return planes_of(self.model.fidelity(y_hat, at).pixels)
-        # What the networks read beside y_hat: noise, or with `sd21` w.
-        name = "noise" if self.noise_channels else "w"
-        other: Any = self.noise(y_hat, noise, corner) if self.noise_channels else features[1]
+                return planes_of(self.model.fidelity(features[0].to(self.dtype), self.at(quality)).pixels)
+        flow = self.flow(features, quality, noise, corner)
         if self.graphed is not None:
+            other = flow.w if flow.noise is None else flow.noise
+            assert other is not None
             with self.stage("networks"):
-                full, faithful, pixels = self.graphed.decode(y_hat, at, other)
+                full, faithful, pixels = self.graphed.decode(flow.y_hat, flow.quality, other)
         else:
             pixels = None
-            flow = Flow(self.model, y_hat, at, **{name: other}).run(self.stage)
+            flow.run(self.stage)
             full, faithful = flow.pixels, flow.fidelity.pixels
         planes = planes_of(full)._replace(rounded=pixels)
         if fidelity == 0:
