@@ -17,6 +17,7 @@ from ..models.flow import STEPS, Flow
 from ..pipeline import tiles
 from ..pipeline.source import TileSource
 from ..pipeline.tiles import HALO, Box
+from ..pipeline.torch_engine import TorchEngine
 from ..stream import container
 
 NAMES = ("entropy", "dequantisation", "fidelity", "guidance", "transformation", "UNet", "latent decoder")
@@ -66,8 +67,10 @@ class Dissection:
         self.symbols = [self.source.symbols(number) for number in range(len(stream.payloads))]
         self.z_hat = [torch.from_numpy(z).to(codec.device)[None].to(self.dtype) for z, _ in self.symbols]
         self.source.load(self.windows)
+        engine = codec.engine
+        assert isinstance(engine, TorchEngine)
         self.flows: list[Flow] = [
-            codec.engine.flow(self.source.window(window), self.quality, corner=(window.top, window.left)).run()
+            engine.flow(self.source.window(window), self.quality, corner=(window.top, window.left)).run()
             for window in self.windows
         ]
         self.stages = self._stages()
