@@ -88,7 +88,9 @@ class Codec:
     threads
         Of the networks on a CPU; None is the engine's choice. PyTorch's are those of the whole process.
     cuda_graphs
-        Replays the decoder's networks as CUDA graphs, one for each size met more than once.
+        Whether sizes that are decoded again are replayed as CUDA graphs, without launches from Python; None: on a CUDA
+        device. Where there is too little memory for a graph, or a capture fails (with a warning), decoding goes
+        without.
 
     Raises
     ------
@@ -112,7 +114,7 @@ class Codec:
         dtype: str = "auto",
         tile: int = TILE,
         threads: int | None = None,
-        cuda_graphs: bool = False,
+        cuda_graphs: bool | None = None,
     ) -> None:
         _check_process()
         if tile < MIN_TILE or tile % MIN_TILE:

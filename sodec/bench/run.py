@@ -181,7 +181,7 @@ def one_size(codec: Codec, width: int, height: int, limits: Ceilings, budget: fl
     """Measures encoding, decoding and every stage of the scene at one size."""
     device, picture = codec.device, scene(width, height)
     data = codec.compress(picture, QUALITY)
-    parts = Dissection(codec, data)
+    parts = Dissection(graphed(codec, False), data)
     times = [measure(stage.call, device, host=stage.host, budget=budget) for stage in parts.stages]
     total = sum(timing.median_s for timing in times)
     stages = []
@@ -203,17 +203,17 @@ def one_size(codec: Codec, width: int, height: int, limits: Ceilings, budget: fl
 def with_graphs(codec: Codec, result: SizeResult, budget: float) -> SizeResult:
     """The same result with the time of the networks replayed as CUDA graphs."""
     data = codec.compress(scene(result.width, result.height), QUALITY)
-    network = Dissection(graphed(codec), data).network
+    network = Dissection(graphed(codec, True), data).network
     for _ in range(CAPTURED_AFTER):
         network()
     replayed = measure(network, codec.device, budget=budget)
     return dataclasses.replace(result, decode_network_graphs=replayed)
 
 
-def graphed(codec: Codec) -> Codec:
-    """The same codec, its networks replayed as CUDA graphs."""
+def graphed(codec: Codec, graphs: bool) -> Codec:
+    """The same codec, its networks replayed as CUDA graphs or run without."""
     copied = copy.copy(codec)
-    copied.engine = TorchEngine(codec.prepared, codec.bundle.coding, tile=codec.engine.tile, cuda_graphs=True)
+    copied.engine = TorchEngine(codec.prepared, codec.bundle.coding, tile=codec.engine.tile, cuda_graphs=graphs)
     return copied
 
 

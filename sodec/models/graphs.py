@@ -1,28 +1,32 @@
 """The decoder as CUDA graphs, one per size, without launches from Python; the fidelity branch has its own stream.
 
-On an H200 the networks of `lite` decode 512x512 in 3.4 ms instead of 8.7, those of `sd21` in 44 instead of 55. Off by
-default (`Codec(cuda_graphs=True)`), since each size keeps the memory of a whole decode. The tests run the bookkeeping
-on a CPU.
+On an H200 the networks of `lite` decoded 512x512 in 3.4 ms instead of 8.7, those of `sd21` in 44 instead of 55. On by
+default on CUDA (`Codec(cuda_graphs=False)` turns them off). Graphs never run at once, so all share the memory of the
+largest; each keeps its own inputs and outputs. The tests run the bookkeeping on a CPU.
 """
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
+from ..errors import warn
 from ..kernels import dispatch
 from .flow import Flow
 from .model import SodecModel
 
 _cuda: Any = torch.cuda  # typed in some versions of torch, in others not
-CAPACITY = 4  # graphs: each holds the memory of a whole decode
+CAPACITY = 8  # graphs of each kind that are kept
 REMEMBERED = 256  # sizes that were decoded before
-WARM_UPS = 2
+WARM_UPS = 1  # the size has run before, so that libraries are loaded and kernels compiled
+# Windows of one size in one call of the codec from which on a capture, which takes as long as two or three, pays in it.
+MANY = 8
 
 Value = TypeVar("Value")
 Decode = Callable[..., tuple[Tensor, ...]]
@@ -52,16 +56,27 @@ class SizeCache(Generic[Value]):
             self._kept.popitem(last=False)
 
 
-class GraphedDecoder:
-    """What a device does for a window, from its symbols to its pixels, replayed as graphs.
+class Met(NamedTuple):
+    """In which call of the codec a size was met first, and how often since then."""
 
-    A size is captured when it is decoded for the second time: most windows of a large picture have one size, and for a
-    picture that is decoded once a capture does not pay. Sizes are not rounded up, since padding would change pixels.
+    call: object
+    times: int
+
+
+class GraphedDecoder:
+    """What a device does for windows of one size, from their symbols to their pixels, replayed as graphs.
+
+    A size is captured when a second call of the codec meets it, or when one call meets it `MANY` times: a capture
+    takes longer than a decode, so a first decode does without. Sizes are not rounded up, since padding would change
+    pixels. Where a capture fails, that is said once, and everything runs without graphs from then on. Threads may share
+    a decoder: they take turns.
 
     Parameters
     ----------
     finish
-        Makes 8-bit pixels of the final picture, within the graph.
+        Makes 8-bit pixels of the final pictures, within the graph.
+    affords
+        Whether there is memory to capture a batch of so many windows, of so many rows and columns of y.
     capture
         Takes a function and its inputs, and returns what replays it: `Captured`, unless a test has no GPU.
     """
@@ -70,37 +85,84 @@ class GraphedDecoder:
         self,
         model: SodecModel,
         finish: Callable[[Tensor], Tensor],
+        affords: Callable[[int, int, int], bool] = lambda batch, height, width: True,
         capture: Callable[[Decode, tuple[Tensor, ...]], Decode] | None = None,
     ) -> None:
-        self.model, self.finish = model, finish
-        self.decoders, self.dequantisers = (SizeCache[Decode](CAPACITY) for _ in range(2))
-        self._met: SizeCache[bool] = SizeCache(REMEMBERED)
-        self._capture = capture or Captured
-        self._side = _cuda.Stream() if capture is None else None
+        self.model, self.finish, self.affords = model, finish, affords
+        self._met: SizeCache[Met] = SizeCache(REMEMBERED)
+        self._capture = capture or self._captured
+        self._lock = threading.RLock()
+        self._on_device = capture is None
+        self._side = _cuda.Stream() if self._on_device else None
+        self._last = _cuda.Event() if self._on_device else None  # after the last replay, whose memory the next one uses
+        self.failed = False
+        self.clear()
 
-    def dequantise(self, symbols: Tensor, z_hat: Tensor, quality: Tensor) -> tuple[Tensor, ...]:
-        """`SodecModel.features`."""
-        return self._run(self.model.features, self.dequantisers, symbols, z_hat, quality)
+    def clear(self) -> None:
+        """Gives up all graphs and their memory."""
+        with self._lock:
+            self.decoders, self.dequantisers = (SizeCache[Decode](CAPACITY) for _ in range(2))
+            self._pool = _cuda.graph_pool_handle() if self._on_device else None
 
-    def decode(self, y_hat: Tensor, quality: Tensor, other: Tensor) -> tuple[Tensor, ...]:
-        """The full and the fidelity picture, as `blocks.unfolded` takes them, and the full one in 8 bits.
+    def dequantise(
+        self, symbols: Tensor, z_hat: Tensor, quality: Tensor, call: object = None
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        """`SodecModel.features`. `call` stands for one call of the codec; without one, each is a call of its own."""
+        return self._run(self.model.features, self.dequantisers, call, symbols, z_hat, quality)
+
+    def decode(self, y_hat: Tensor, quality: Tensor, other: Tensor, call: object = None) -> tuple[Tensor, ...]:
+        """The full and the fidelity pictures, as `blocks.unfolded` takes them, and the full ones in 8 bits.
 
         `other` is w or noise, whichever the model has.
         """
-        return self._run(self._decode, self.decoders, y_hat, quality, other)
+        return self._run(self._decode, self.decoders, call, y_hat, quality, other)
 
-    def _run(self, function: Decode, graphs: SizeCache[Decode], *inputs: Tensor) -> tuple[Tensor, ...]:
-        key = tuple((tuple(tensor.shape), tensor.dtype) for tensor in inputs)
-        graph = graphs.get(key)
-        if graph is None:
-            if self._met.get((function.__name__, key)) is None:
-                self._met.put((function.__name__, key), True)
+    def _run(
+        self, function: Decode, graphs: SizeCache[Decode], call: object, *inputs: Tensor
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        with self._lock:
+            graph = self._graph(function, graphs, call, inputs)
+            if graph is None:
                 with dispatch.in_graphs():  # a first decode has the pixels of those that follow
                     return function(*inputs)
+            if self._last is None:
+                return graph(*inputs)
+            here = _cuda.current_stream()
+            here.wait_event(self._last)
+            outputs = graph(*inputs)
+            self._last.record(here)
+            return outputs
+
+    def _graph(
+        self, function: Decode, graphs: SizeCache[Decode], call: object, inputs: tuple[Tensor, ...]
+    ) -> Decode | None:  # fmt: skip
+        """The graph of inputs of these sizes, captured if it is time; None where there is none."""
+        if self.failed:
+            return None
+        key = tuple((tuple(tensor.shape), tensor.dtype) for tensor in inputs)
+        graph = graphs.get(key)
+        if graph is not None:
+            return graph
+        first, times = self._met.get((function.__name__, key)) or Met(None, 0)
+        self._met.put((function.__name__, key), Met(first if times else call, times + 1))
+        again = times > 0 and (call is None or call is not first)
+        batch, _, height, width = inputs[0].shape
+        if not (again or times + 1 >= MANY) or not self.affords(batch, height, width):
+            return None
+        try:
             with dispatch.in_graphs():
                 graph = self._capture(function, inputs)
-            graphs.put(key, graph)
-        return graph(*inputs)
+        except RuntimeError as error:
+            self.failed = True
+            self.clear()
+            why = (str(error).splitlines() or [type(error).__name__])[0]
+            warn(f"CUDA graphs can't be captured here, so decoding runs without them and takes longer: {why}")
+            return None
+        graphs.put(key, graph)
+        return graph
+
+    def _captured(self, function: Decode, inputs: tuple[Tensor, ...]) -> Decode:
+        return Captured(function, inputs, self._pool)
 
     def _decode(self, y_hat: Tensor, quality: Tensor, other: Tensor) -> tuple[Tensor, ...]:
         """The networks, with the fidelity branch beside T_s where there are streams."""
@@ -113,8 +175,9 @@ class GraphedDecoder:
         self._side.wait_stream(here)
         flow.run(self._beside)
         guidance = [flow.guidance] if isinstance(flow.guidance, Tensor) else flow.guidance
-        for tensor in (flow.fidelity.pixels, *guidance):
-            tensor.record_stream(here)
+        if not _cuda.is_current_stream_capturing():  # in a graph, a stream's memory is reused by that stream alone
+            for tensor in (flow.fidelity.pixels, *guidance):
+                tensor.record_stream(here)
         return flow.pixels, flow.fidelity.pixels, self.finish(flow.pixels)
 
     @contextmanager

@@ -65,6 +65,8 @@ class Engine(ABC):
         Side in pixels of what is synthesised at once, beside its halo.
     times
         Seconds by stage are added up here; None where nobody asked for them.
+    call
+        Stands for the call of the codec that `timed` was asked for.
     device, dtype
         Where the networks compute, and with which numbers: of PyTorch's types, or names.
     prepared
@@ -79,6 +81,7 @@ class Engine(ABC):
     def __init__(self, coding: Coding, tile: int, noise_channels: int) -> None:
         self.coding, self.tile, self.noise_channels = coding, tile, noise_channels
         self.times: dict[str, float] | None = None
+        self.call: object = None
         self._ramps: dict[tuple[int, int, int], Any] = {}
         self._noises: dict[tuple[int, ...], Any] = {}
 
@@ -86,6 +89,7 @@ class Engine(ABC):
         """The same engine, adding the seconds of its stages to `times`; one for each call, so threads can share it."""
         engine = copy.copy(self)
         engine.times = times
+        engine.call = object()
         return engine
 
     def running(self) -> AbstractContextManager[Any]:

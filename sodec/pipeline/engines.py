@@ -13,7 +13,7 @@ ONNX_DEVICES, ONNX_DTYPES = ("cpu",), ("auto", "float32")
 
 
 def make_engine(
-    bundle: Bundle, *, engine: str, device: str, dtype: str, tile: int, threads: int | None, cuda_graphs: bool
+    bundle: Bundle, *, engine: str, device: str, dtype: str, tile: int, threads: int | None, cuda_graphs: bool | None
 ) -> Engine:
     """The engine of this name, or by "auto" the one that `chosen` names. Arguments are those of `Codec`.
 
@@ -51,7 +51,7 @@ def make_engine(
     return prepared_engine(bundle, device, dtype, tile=tile, threads=threads, cuda_graphs=cuda_graphs)
 
 
-def chosen(bundle: Bundle, device: str, dtype: str, cuda_graphs: bool = False) -> str:
+def chosen(bundle: Bundle, device: str, dtype: str, cuda_graphs: bool | None = None) -> str:
     """The engine that "auto" stands for.
 
     PyTorch where only it can serve, or where it is installed and a dtype is asked for or the processor multiplies
@@ -78,7 +78,7 @@ def has_bfloat16() -> bool:
     return bool(_native.cpu()["bfloat16"])
 
 
-def _only_torch(bundle: Bundle, device: str, dtype: str, cuda_graphs: bool) -> str:
+def _only_torch(bundle: Bundle, device: str, dtype: str, cuda_graphs: bool | None) -> str:
     """What of these can't be had from ONNX Runtime; empty if all can."""
     if bundle.config.get("sizes") is not None:
         return f"the model {bundle.name!r}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -22,13 +23,13 @@ from ..weights import Bundle, Coding
 from . import device as devices
 from . import fitting
 from .engine import Coefficients, Engine, Features, Planes
-from .tiles import TILE
+from .tiles import CELL, TILE
 
 GREY = (0.299, 0.587, 0.114)  # Rec. 601
 
 
 def prepared_engine(
-    bundle: Bundle, device: str, dtype: str, *, tile: int, threads: int | None, cuda_graphs: bool
+    bundle: Bundle, device: str, dtype: str, *, tile: int, threads: int | None, cuda_graphs: bool | None
 ) -> TorchEngine:
     """The engine of a model that is read from its files. Arguments are those of `Codec`."""
     if threads:
@@ -37,6 +38,8 @@ def prepared_engine(
     kind = devices.resolve_dtype(dtype, on)
     if cuda_graphs and on.type != "cuda":
         raise DeviceError(f"cuda_graphs needs a CUDA device (got {on})")
+    if cuda_graphs is None:
+        cuda_graphs = on.type == "cuda"
     coding = bundle.coding
     devices.check_weights(bundle.size, on, kind, bundle.name, drawn_first=bundle.config.get("sizes") is None)
     return TorchEngine(load_model(bundle, on, kind), coding, tile=tile, cuda_graphs=cuda_graphs)
@@ -47,14 +50,31 @@ class TorchEngine(Engine):
 
     name = "torch"
 
-    def __init__(self, prepared: Prepared, coding: Coding, *, tile: int = TILE, cuda_graphs: bool = False) -> None:
+    def __init__(
+        self, prepared: Prepared, coding: Coding, *, tile: int = TILE, cuda_graphs: bool = False
+    ) -> None:  # fmt: skip
         super().__init__(coding, tile, prepared.model.config.noise)
         self.prepared, self.model = prepared, prepared.model
         self.device, self.dtype = prepared.device, prepared.dtype
-        self.graphed = GraphedDecoder(self.model, in_8_bits) if cuda_graphs else None
+        self.on_cuda = self.device.type == "cuda"
+        self._qualities: dict[float, Tensor] = {}
+        self._gains: dict[float, Tensor] = {}
+        self.graphed: GraphedDecoder | None = None
+        if cuda_graphs:
+            with self.running():
+                self.graphed = GraphedDecoder(self.model, in_8_bits, self._affords_graph)
 
-    def running(self) -> AbstractContextManager[Any]:
-        return torch.inference_mode()
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        with torch.inference_mode(), torch.cuda.device(self.device) if self.on_cuda else nullcontext():
+            yield
+
+    def _affords_graph(self, batch: int, height: int, width: int) -> bool:
+        """Whether a graph of so many windows of y would leave half of the device's memory to others."""
+        needed = 2 * batch * fitting.decoding_bytes(self.model.config, self.dtype, CELL * height, CELL * width)
+        if needed > torch.cuda.mem_get_info(self.device)[0]:
+            torch.cuda.empty_cache()  # what PyTorch keeps can't go into a graph
+        return needed <= torch.cuda.mem_get_info(self.device)[0]
 
     def check(self, height: int, width: int, beside: int) -> None:
         free = devices.available(self.device)
@@ -107,11 +127,15 @@ class TorchEngine(Engine):
 
     def gain(self, quality: float) -> Tensor:
         """(1, Cy, 1, 1) float32."""
-        return self.model.gain(self.at(quality)).exp()[:, :, None, None].detach()
+        if quality not in self._gains:
+            self._gains[quality] = self.model.gain(self.at(quality)).exp()[:, :, None, None].detach()
+        return self._gains[quality]
 
     def at(self, quality: float) -> Tensor:
         """The quality as the networks take it, (1,)."""
-        return torch.tensor([quality], device=self.device)
+        if quality not in self._qualities:
+            self._qualities[quality] = torch.tensor([quality], device=self.device)
+        return self._qualities[quality]
 
     # -- decoding
 
@@ -120,8 +144,9 @@ class TorchEngine(Engine):
         scaled = torch.from_numpy(y).to(self.device)[None]
         if not content:
             return (self.model.dequantise(scaled, z_hat, self.at(quality)),)
-        features = self.model.features if self.graphed is None else self.graphed.dequantise
-        return features(scaled, z_hat, self.at(quality))
+        if self.graphed is None:
+            return self.model.features(scaled, z_hat, self.at(quality))
+        return self.graphed.dequantise(scaled, z_hat, self.at(quality), self.call)
 
     def flow(
         self, features: Features, quality: float, noise: float = 1.0, corner: tuple[int, int] = (0, 0)
@@ -143,7 +168,7 @@ class TorchEngine(Engine):
             other = flow.w if flow.noise is None else flow.noise
             assert other is not None
             with self.stage("networks"):
-                full, faithful, pixels = self.graphed.decode(flow.y_hat, flow.quality, other)
+                full, faithful, pixels = self.graphed.decode(flow.y_hat, flow.quality, other, self.call)
         else:
             pixels = None
             flow.run(self.stage)
@@ -207,12 +232,12 @@ class TorchEngine(Engine):
     def finished(self, canvas: Any) -> np.ndarray:
         if not isinstance(canvas, Tensor):
             return np.asarray(canvas)
-        pinned = self.device.type == "cuda"  # a copy from elsewhere passes through such memory too, piece by piece
-        host = torch.empty(canvas.shape, dtype=torch.uint8, pin_memory=pinned)
+        # A copy to memory that is not pinned passes through such memory too, piece by piece.
+        host = torch.empty(canvas.shape, dtype=torch.uint8, pin_memory=self.on_cuda)
         return host.copy_(canvas).numpy()
 
     def wait(self) -> None:
-        if self.device.type == "cuda":
+        if self.on_cuda:
             torch.cuda.synchronize(self.device)
 
 
