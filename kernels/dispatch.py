@@ -28,7 +28,7 @@ from ..errors import DeviceError
 from . import launch, legality, reference
 
 MODES = ("auto", "triton", "torch")
-KERNELS = ("geglu", "group_norm_silu", "guided_attention")
+KERNELS = ("bias_act", "channel_norm_act", "geglu", "group_norm_silu", "guided_attention")
 _in_graphs: ContextVar[bool] = ContextVar("in_graphs", default=False)
 
 
@@ -85,15 +85,42 @@ def geglu(x: Tensor, choice: str | None = None) -> Tensor:
     return (kernel or reference.geglu)(x)
 
 
+def bias_act(
+    x: Tensor, bias: Tensor, residual: Tensor | None = None, noise: Tensor | None = None, weight: Tensor | None = None,
+    silu: bool = False, doubled: bool = False, choice: str | None = None,
+) -> Tensor:  # fmt: skip
+    """What follows a convolution; the kernel overwrites x, unless `doubled`, and wants channels_last memory."""
+    kernel = _kernel(
+        "bias_act", choice, x.device, lambda: legality.bias_act(x, bias, residual, noise, weight, doubled)
+    )  # fmt: skip
+    return (kernel or reference.bias_act)(x, bias, residual, noise, weight, silu, doubled)
+
+
+def fuses(name: str, x: Tensor, *others: Tensor | None) -> bool:
+    """Whether a kernel would serve what a convolution makes of x, which then has to leave its bias to the kernel."""
+    return _kernel(name, None, x.device, lambda: legality.epilogue(x, *others)) is not None
+
+
+def channel_norm_act(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, act: str = "", before: Tensor | None = None,
+    residual: Tensor | None = None, pad: int = 0, choice: str | None = None,
+) -> Tensor:  # fmt: skip
+    """act(LayerNorm(x + before)) + residual, padded, of (B, C, H, W); the kernel wants channels_last memory."""
+    kernel = _kernel(
+        "channel_norm_act", choice, x.device, lambda: legality.channel_norm_act(x, weight, bias, before, residual)
+    )  # fmt: skip
+    return (kernel or reference.channel_norm_act)(x, weight, bias, eps, act, before, residual, pad)
+
+
 def group_norm_silu(
     x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5, silu: bool = True,
-    choice: str | None = None,
+    before: Tensor | None = None, choice: str | None = None,
 ) -> Tensor:  # fmt: skip
-    """silu(GroupNorm(x)) of (B, C, H, W); the kernel wants channels_last memory."""
+    """silu(GroupNorm(x + before)) of (B, C, H, W); the kernel wants channels_last memory."""
     kernel = _kernel(
-        "group_norm_silu", choice, x.device, lambda: legality.group_norm_silu(x, groups, weight, bias)
+        "group_norm_silu", choice, x.device, lambda: legality.group_norm_silu(x, groups, weight, bias, before)
     )  # fmt: skip
-    return (kernel or reference.group_norm_silu)(x, groups, weight, bias, eps, silu)
+    return (kernel or reference.group_norm_silu)(x, groups, weight, bias, eps, silu, before)
 
 
 def guided_attention(q: Tensor, k: Tensor, v: Tensor, choice: str | None = None) -> Tensor:

@@ -1,16 +1,19 @@
 """GroupNorm and SiLU in one, on channels_last features.
 
-    y = z * sigmoid(z),   z = (x - mean_g) / sqrt(var_g + eps) * weight + bias,   g the group of the channel
+    y = z * sigmoid(z),   z = (s - mean_g) / sqrt(var_g + eps) * weight + bias,   s = x + before,   g a channel's group
 
-x (B, C, H, W) in channels_last memory, so (B, H W, C) to the kernels; weight, bias (C,); y like x. Math in
-float32. Three launches:
-1. partial: the rows are split so that batch 1 fills the GPU. A program reads its rows of a block of channels once
-   and keeps mean and sum of squared deviations per channel, tile by tile; whole rows of channels keep loads wide
-   whatever the size of a group.
+x (B, C, H, W) in channels_last memory, so (B, H W, C) to the kernels; weight, bias (C,); before (C,), the bias of the
+convolution before, or None, costs nothing here; y like x. Math in float32.
+
+Groups of up to `WHOLE` values take one launch (`_whole`), a program for each. Others take three:
+1. partial: tiles of rows are dealt to splits in turn, so that batch 1 fills the GPU. A program keeps mean and sum of
+   squared deviations of each place of a tile, without a word between threads, and merges them at its end; whole rows of
+   channels keep loads wide whatever the size of a group.
 2. combine: one program per group merges its channels and splits to mean and 1 / deviation.
-3. apply: reads x again, writes y.
+3. apply: reads x again, the last rows first, since they are still in the L2 cache, and writes y.
 E[x^2] - E[x]^2 is never formed: it cancels where the mean is far from zero.
-Source: Group normalization (Wu and He, 2018); merging by Chan, Golub and LeVeque (1979).
+Source: Group normalization (Wu and He, 2018); running deviations by Welford (1962), merged by Chan, Golub and LeVeque
+(1979).
 """
 
 import torch
@@ -23,42 +26,42 @@ from .reference import group_norm_silu as reference
 
 __all__ = ["group_norm_silu", "reference"]
 
-MOST_SPLITS = 128  # the combining program reads them all
-
 
 @triton.jit
-def _partial(x, partial, rows, channels, splits, split_rows, BLOCK_ROWS: tl.constexpr, BLOCK_C: tl.constexpr):
+def _partial(x, partial, rows, channels, splits, BLOCK_ROWS: tl.constexpr, BLOCK_C: tl.constexpr):
     """partial (B, splits, 2, C): mean and sum of squared deviations of each channel in each split."""
     batch = tl.program_id(1).to(tl.int64)
     split = tl.program_id(0) % splits
     channel = (tl.program_id(0) // splits) * BLOCK_C + tl.arange(0, BLOCK_C)
-    first = split * split_rows
-    last = tl.minimum(first + split_rows, rows)
     row = tl.arange(0, BLOCK_ROWS)[:, None]
-    count = 0.0
-    mean = tl.zeros((BLOCK_C,), tl.float32)
-    squares = tl.zeros((BLOCK_C,), tl.float32)
-    for start in range(first, last, BLOCK_ROWS):
-        inside = (start + row < last) & (channel < channels)[None, :]
+    real = (channel < channels)[None, :]
+    mean = tl.zeros((BLOCK_ROWS, BLOCK_C), tl.float32)
+    squares = tl.zeros((BLOCK_ROWS, BLOCK_C), tl.float32)
+    seen = tl.zeros((BLOCK_ROWS, 1), tl.float32)
+    tiles = 0.0
+    for start in range(split * BLOCK_ROWS, rows, splits * BLOCK_ROWS):
+        inside = (start + row < rows) & real
         at = x + (batch * rows + start + row) * channels + channel[None, :]
         tile = tl.load(at, mask=inside, other=0.0).to(tl.float32)
-        new = tl.minimum(last - start, BLOCK_ROWS).to(tl.float32)
-        tile_mean = tl.sum(tile, 0) / new
-        off = tl.where(inside, tile - tile_mean[None, :], 0.0)
-        delta = tile_mean - mean
-        mean += delta * (new / (count + new))
-        squares += tl.sum(off * off, 0) + delta * delta * (count * new / (count + new))
-        count += new
+        tiles += 1.0
+        seen += tl.where(start + row < rows, 1.0, 0.0)
+        off = tl.where(inside, tile - mean, 0.0)
+        mean += off * (1.0 / tiles)  # only the last tile has rows outside, whose mean stays
+        squares += off * tl.where(inside, tile - mean, 0.0)
+    whole = tl.sum(mean * seen, 0) / tl.sum(seen)
+    off = mean - whole[None, :]
+    squares += seen * off * off
     at = partial + (batch * splits + split) * 2 * channels + channel
-    tl.store(at, mean, mask=channel < channels)
-    tl.store(at + channels, squares, mask=channel < channels)
+    tl.store(at, whole, mask=channel < channels)
+    tl.store(at + channels, tl.sum(squares, 0), mask=channel < channels)
 
 
 @triton.jit
 def _combine(
-    partial, stats, rows, channels, groups, splits, split_rows, eps, BLOCK_SPLITS: tl.constexpr, BLOCK_G: tl.constexpr
-):
-    """stats (B, 2, groups): mean and 1 / sqrt(variance + eps)."""
+    partial, before, stats, rows, channels, groups, splits, eps,
+    TILE_ROWS: tl.constexpr, BLOCK_SPLITS: tl.constexpr, BLOCK_G: tl.constexpr,
+):  # fmt: skip
+    """stats (B, 2, groups): mean and 1 / sqrt(variance + eps) of x + before."""
     group = tl.program_id(0)
     batch = tl.program_id(1).to(tl.int64)
     width = channels // groups
@@ -66,11 +69,17 @@ def _combine(
     channel = tl.arange(0, BLOCK_G)[None, :]
     at = partial + (batch * splits + split) * 2 * channels + group * width + channel
     inside = (split < splits) & (channel < width)
-    count = tl.minimum(rows - split * split_rows, split_rows).to(tl.float32)
+    # Tiles of a split times their rows, less what the last of all tiles lacks.
+    tiles = tl.cdiv(rows, TILE_ROWS)
+    lacking = tl.where((tiles - 1) % splits == split, tiles * TILE_ROWS - rows, 0)
+    count = (tl.cdiv(tiles - split, splits) * TILE_ROWS - lacking).to(tl.float32)
     size = rows * 1.0 * width
     means = tl.load(at, mask=inside, other=0.0)
+    squares = tl.load(at + channels, mask=inside, other=0.0)
+    if before is not None:
+        means += tl.load(before + group * width + channel, mask=channel < width, other=0.0).to(tl.float32)
     mean = tl.sum(tl.sum(tl.where(inside, means * count, 0.0), 1), 0) / size
-    squares = tl.load(at + channels, mask=inside, other=0.0) + count * (means - mean) * (means - mean)
+    squares += count * (means - mean) * (means - mean)
     variance = tl.sum(tl.sum(tl.where(inside, squares, 0.0), 1), 0) / size
     tl.store(stats + batch * 2 * groups + group, mean)
     tl.store(stats + (batch * 2 + 1) * groups + group, 1.0 / tl.sqrt(variance + eps))
@@ -78,59 +87,112 @@ def _combine(
 
 @triton.jit
 def _apply(
-    x, stats, weight, bias, out, rows, channels, groups,
+    x, before, stats, weight, bias, out, rows, channels, groups,
     BLOCK_ROWS: tl.constexpr, BLOCK_C: tl.constexpr, SILU: tl.constexpr,
 ):  # fmt: skip
     batch = tl.program_id(1).to(tl.int64)
     channel_blocks = tl.cdiv(channels, BLOCK_C)
-    row = (tl.program_id(0) // channel_blocks) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[:, None]
-    channel = (tl.program_id(0) % channel_blocks) * BLOCK_C + tl.arange(0, BLOCK_C)
+    number = tl.num_programs(0) - 1 - tl.program_id(0)
+    row = (number // channel_blocks) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)[:, None]
+    channel = (number % channel_blocks) * BLOCK_C + tl.arange(0, BLOCK_C)
     real = channel < channels
     group = channel // (channels // groups)
-    mean = tl.load(stats + batch * 2 * groups + group, mask=real, other=0.0)[None, :]
+    mean = tl.load(stats + batch * 2 * groups + group, mask=real, other=0.0)
     scale = tl.load(stats + (batch * 2 + 1) * groups + group, mask=real, other=0.0)
     scale = (scale * tl.load(weight + channel, mask=real, other=0.0).to(tl.float32))[None, :]
     shift = tl.load(bias + channel, mask=real, other=0.0).to(tl.float32)[None, :]
+    if before is not None:
+        mean -= tl.load(before + channel, mask=real, other=0.0).to(tl.float32)
 
     at = (batch * rows + row) * channels + channel[None, :]
     inside = (row < rows) & real[None, :]
-    y = (tl.load(x + at, mask=inside, other=0.0).to(tl.float32) - mean) * scale + shift
+    y = (tl.load(x + at, mask=inside, other=0.0).to(tl.float32) - mean[None, :]) * scale + shift
     if SILU:
         y = y / (1.0 + tl.exp(-y))
     tl.store(out + at, y.to(out.dtype.element_ty), mask=inside)
 
 
-@torch.library.custom_op("sodec::group_norm_silu", mutates_args=())
-def group_norm_silu(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool) -> Tensor:
-    """Launches the kernels."""
-    legality.require(legality.group_norm_silu(x, groups, weight, bias), "group_norm_silu")
-    b, c, h, w = x.shape
-    rows = h * w
-    config = launch.config("group_norm_silu", x)
-    programs, partial_rows, apply_rows = (config.pop(key) for key in ("PROGRAMS", "PARTIAL_ROWS", "APPLY_ROWS"))
-    channel_blocks = launch.blocks(c, config["BLOCK_C"])
-    # Whole tiles per split, none of them empty.
-    splits = min(MOST_SPLITS, launch.blocks(rows, partial_rows), max(1, programs // (b * channel_blocks)))
-    split_rows = launch.blocks(launch.blocks(rows, splits), partial_rows) * partial_rows
-    splits = launch.blocks(rows, split_rows)
+@triton.jit
+def _whole(
+    x, before, weight, bias, out, rows, channels, width, eps,
+    BLOCK_ROWS: tl.constexpr, BLOCK_G: tl.constexpr, SILU: tl.constexpr,
+):  # fmt: skip
+    """All of a group of `width` channels; its second reading is of the caches."""
+    batch = tl.program_id(1).to(tl.int64)
+    row = tl.arange(0, BLOCK_ROWS)[:, None]
+    place = tl.arange(0, BLOCK_G)[None, :]
+    channel = tl.program_id(0) * width + place
+    real = place < width
+    added = tl.zeros((1, BLOCK_G), tl.float32)
+    if before is not None:
+        added += tl.load(before + channel, mask=real, other=0.0).to(tl.float32)
+    mean = tl.zeros((BLOCK_ROWS, BLOCK_G), tl.float32)
+    squares = tl.zeros((BLOCK_ROWS, BLOCK_G), tl.float32)
+    seen = tl.zeros((BLOCK_ROWS, 1), tl.float32)
+    tiles = 0.0
+    for start in range(0, rows, BLOCK_ROWS):
+        inside = (start + row < rows) & real
+        tile = tl.load(x + (batch * rows + start + row) * channels + channel, mask=inside, other=0.0).to(tl.float32)
+        tiles += 1.0
+        seen += tl.where(start + row < rows, 1.0, 0.0)
+        off = tl.where(inside, tile + added - mean, 0.0)
+        mean += off * (1.0 / tiles)
+        squares += off * tl.where(inside, tile + added - mean, 0.0)
+    size = rows * 1.0 * width
+    of_group = tl.sum(tl.sum(mean * seen, 1), 0) / size
+    off = tl.where(real, mean - of_group, 0.0)
+    variance = tl.sum(tl.sum(squares + seen * off * off, 1), 0) / size
+    scale = tl.load(weight + channel, mask=real, other=0.0).to(tl.float32) / tl.sqrt(variance + eps)
+    shift = tl.load(bias + channel, mask=real, other=0.0).to(tl.float32)
+    for start in range(0, rows, BLOCK_ROWS):
+        inside = (start + row < rows) & real
+        at = (batch * rows + start + row) * channels + channel
+        y = (tl.load(x + at, mask=inside, other=0.0).to(tl.float32) + (added - of_group)) * scale + shift
+        if SILU:
+            y = y / (1.0 + tl.exp(-y))
+        tl.store(out + at, y.to(out.dtype.element_ty), mask=inside)
 
-    partial = torch.empty((b, splits, 2, c), dtype=torch.float32, device=x.device)
-    stats = torch.empty((b, 2, groups), dtype=torch.float32, device=x.device)
+
+@torch.library.custom_op("sodec::group_norm_silu", mutates_args=())
+def group_norm_silu(
+    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool, before: Tensor | None
+) -> Tensor:
+    """Launches the kernels."""
+    legality.require(legality.group_norm_silu(x, groups, weight, bias, before), "group_norm_silu")
+    batch, channels, height, width = x.shape
+    rows, of_group = height * width, channels // groups
+    config = launch.config("group_norm_silu", x)
     out = torch.empty_like(x)
+    if rows * of_group <= config["WHOLE"]:
+        block_g = launch.power_of_two(of_group, 1)
+        with launch.on_device_of(x):
+            _whole[(groups, batch)](
+                x, before, weight, bias, out, rows, channels, of_group, eps,
+                BLOCK_ROWS=max(1, config["WHOLE_TILE"] // block_g), BLOCK_G=block_g, SILU=silu,
+                num_warps=config["WHOLE_WARPS"], num_stages=config["num_stages"],
+            )  # fmt: skip
+        return out
+    sizes = {key: config[key] for key in ("BLOCK_C", "num_warps", "num_stages")}
+    channel_blocks = launch.blocks(channels, config["BLOCK_C"])
+    tiles = launch.blocks(rows, config["PARTIAL_ROWS"])
+    splits = min(config["SPLITS"], tiles, max(1, config["PROGRAMS"] // (batch * channel_blocks)))
+    partial = torch.empty((batch, splits, 2, channels), dtype=torch.float32, device=x.device)
+    stats = torch.empty((batch, 2, groups), dtype=torch.float32, device=x.device)
     with launch.on_device_of(x):
-        _partial[(splits * channel_blocks, b)](
-            x, partial, rows, c, splits, split_rows, BLOCK_ROWS=partial_rows, **config
+        _partial[(splits * channel_blocks, batch)](
+            x, partial, rows, channels, splits, BLOCK_ROWS=config["PARTIAL_ROWS"], **sizes
         )
-        _combine[(groups, b)](
-            partial, stats, rows, c, groups, splits, split_rows, eps,
-            BLOCK_SPLITS=launch.power_of_two(splits, 1), BLOCK_G=launch.power_of_two(c // groups, 1), num_warps=4,
+        _combine[(groups, batch)](
+            partial, before, stats, rows, channels, groups, splits, eps, TILE_ROWS=config["PARTIAL_ROWS"],
+            BLOCK_SPLITS=launch.power_of_two(splits, 1), BLOCK_G=launch.power_of_two(of_group, 1), num_warps=4,
         )  # fmt: skip
-        _apply[(launch.blocks(rows, apply_rows) * channel_blocks, b)](
-            x, stats, weight, bias, out, rows, c, groups, BLOCK_ROWS=apply_rows, SILU=silu, **config
-        )
+        _apply[(launch.blocks(rows, config["APPLY_ROWS"]) * channel_blocks, batch)](
+            x, before, stats, weight, bias, out, rows, channels, groups,
+            BLOCK_ROWS=config["APPLY_ROWS"], SILU=silu, **sizes,
+        )  # fmt: skip
     return out
 
 
 @group_norm_silu.register_fake
-def _(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool) -> Tensor:
+def _(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool, before: Tensor | None) -> Tensor:
     return torch.empty_like(x)

@@ -18,6 +18,8 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 OLDEST = (8, 0)  # Ampere: the first with bfloat16 matrix units
 WIDEST_HEAD = 128
 MOST_TOKENS = 128
+MOST_NOISE = 16  # channels
+WIDEST_NORM = 4096
 
 
 def interpreted() -> bool:
@@ -43,8 +45,8 @@ def require(refusal: str | None, name: str) -> None:
         raise DeviceError(f"kernel {name}: {refusal}")
 
 
-def _common(*tensors: Tensor) -> str | None:
-    first = tensors[0]
+def _common(first: Tensor, *others: Tensor | None) -> str | None:
+    tensors = [first, *(t for t in others if t is not None)]
     if not has_triton():
         return "triton is not installed"
     if any(t.device != first.device for t in tensors):
@@ -73,17 +75,70 @@ def geglu(x: Tensor) -> str | None:
     return None if x.is_contiguous() else "not contiguous"
 
 
-def group_norm_silu(x: Tensor, groups: int, weight: Tensor, bias: Tensor) -> str | None:
+def group_norm_silu(x: Tensor, groups: int, weight: Tensor, bias: Tensor, before: Tensor | None = None) -> str | None:
     """(B, C, H, W) in channels_last memory, C a multiple of groups."""
-    if refusal := _common(x, weight, bias):
+    if refusal := _common(x, weight, bias, before) or _image(x):
         return refusal
-    if x.ndim != 4 or not x.is_contiguous(memory_format=torch.channels_last):
-        return f"not (B, C, H, W) in channels_last memory: shape {tuple(x.shape)}, strides {x.stride()}"
     if groups < 1 or x.shape[1] % groups:
         return f"{groups} groups do not divide {x.shape[1]} channels"
-    if weight.shape != (x.shape[1],) or bias.shape != weight.shape:
-        return f"weight {tuple(weight.shape)} and bias {tuple(bias.shape)} are not ({x.shape[1]},)"
-    return None if weight.is_contiguous() and bias.is_contiguous() else "weight or bias not contiguous"
+    return _vectors(x.shape[1], weight=weight, bias=bias, before=before)
+
+
+def bias_act(
+    x: Tensor, bias: Tensor, residual: Tensor | None, noise: Tensor | None, weight: Tensor | None, doubled: bool
+) -> str | None:
+    """All in channels_last memory. `doubled`, x has four times the channels of the others, and half their size."""
+    if refusal := epilogue(x, bias, residual, noise, weight) or _image(x):
+        return refusal
+    channels, shape = x.shape[1], (x.shape[0], *(side * (2 if doubled else 1) for side in x.shape[2:]))
+    if doubled and channels % 4:
+        return f"{channels} channels, must be a multiple of 4 for a pixel shuffle"
+    if refusal := _vectors(channels, bias=bias):
+        return refusal
+    wanted = (shape[0], channels // 4 if doubled else channels, *shape[1:])
+    if residual is not None and (residual.shape != wanted or _image(residual)):
+        return f"residual {tuple(residual.shape)} is not {wanted} in channels_last memory"
+    if (noise is None) != (weight is None):
+        return "noise and its weight come together"
+    if noise is not None and weight is not None:
+        if (noise.shape[0], *noise.shape[2:]) != shape or _image(noise) or noise.shape[1] > MOST_NOISE:
+            return (
+                f"noise {tuple(noise.shape)} is not of up to {MOST_NOISE} channels and {shape} in channels_last memory"
+            )
+        if weight.shape != (wanted[1], noise.shape[1]) or not weight.is_contiguous():
+            return f"weight {tuple(weight.shape)} of the noise is not {(wanted[1], noise.shape[1])}, contiguous"
+    return None
+
+
+def epilogue(x: Tensor, *others: Tensor | None) -> str | None:
+    """Whether what a convolution makes of x may go to `bias_act`: asked before, since it then adds no bias itself."""
+    return _common(x, *others)
+
+
+def channel_norm_act(
+    x: Tensor, weight: Tensor, bias: Tensor, before: Tensor | None = None, residual: Tensor | None = None
+) -> str | None:
+    """(B, C, H, W) in channels_last memory, C up to 4096."""
+    if refusal := _common(x, weight, bias, before, residual) or _image(x):
+        return refusal
+    if x.shape[1] > WIDEST_NORM:
+        return f"{x.shape[1]} channels, at most {WIDEST_NORM}"
+    if residual is not None and (residual.shape != x.shape or (residual.stride(1) != 1 and x.shape[1] > 1)):
+        return f"residual {tuple(residual.shape)}, strides {residual.stride()}, is not like x, channels side by side"
+    return _vectors(x.shape[1], weight=weight, bias=bias, before=before)
+
+
+def _image(x: Tensor) -> str | None:
+    if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        return None
+    return f"not (B, C, H, W) in channels_last memory: shape {tuple(x.shape)}, strides {x.stride()}"
+
+
+def _vectors(channels: int, **named: Tensor | None) -> str | None:
+    for name, vector in named.items():
+        if vector is not None and (vector.shape != (channels,) or not vector.is_contiguous()):
+            return f"{name} {tuple(vector.shape)} is not ({channels},), contiguous"
+    return None
 
 
 def guided_attention(q: Tensor, k: Tensor, v: Tensor) -> str | None:

@@ -17,6 +17,8 @@ import torch
 
 from sodec.errors import DeviceError
 from sodec.kernels import dispatch, launch, legality, reference
+from sodec.models import SD21_TINY, TINY, SodecModel
+from sodec.models.prepare import prepare
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -62,8 +64,10 @@ def draw(*shape, dtype, mean=-2.3):
 
 def check(name, exact, *args):
     """The kernel's largest error is at most twice that of PyTorch in the same dtype (and an ulp of float32)."""
-    out = getattr(dispatch, name)(*args, choice="triton")
     plain = getattr(dispatch, name)(*args, choice="torch")
+    out = getattr(dispatch, name)(
+        *(a.clone() if name == "bias_act" and a is args[0] else a for a in args), choice="triton"
+    )
     wanted = exact(*(a.double() if isinstance(a, torch.Tensor) else a for a in args))
     assert out.shape == plain.shape
     assert out.dtype == plain.dtype
@@ -88,7 +92,8 @@ def test_geglu(rows, width, dtype):
 def test_group_norm_silu(shape, groups, dtype, silu):
     x = draw(*shape, dtype=dtype).contiguous(memory_format=torch.channels_last)
     weight, bias = draw(shape[1], dtype=torch.float32, mean=1.0), draw(shape[1], dtype=torch.float32, mean=0.5)
-    check("group_norm_silu", reference.group_norm_silu, x, groups, weight, bias, 1e-5, silu)
+    before = draw(shape[1], dtype=dtype, mean=7.0)
+    check("group_norm_silu", reference.group_norm_silu, x, groups, weight, bias, 1e-5, silu, before if silu else None)
 
 
 @needs_triton
@@ -96,6 +101,68 @@ def test_group_norm_silu_far_from_zero():
     x = draw(1, 32, 20, 20, dtype=torch.float32, mean=1000.0).contiguous(memory_format=torch.channels_last)
     one, zero = torch.ones(32, device=DEVICE), torch.zeros(32, device=DEVICE)
     check("group_norm_silu", reference.group_norm_silu, x, 8, one, zero, 1e-5, True)
+
+
+def image(*shape, dtype, mean=-2.3):
+    return draw(*shape, dtype=dtype, mean=mean).contiguous(memory_format=torch.channels_last)
+
+
+@needs_triton
+@pytest.mark.parametrize("rows", [1, 96])  # values of a group that one program takes: all three launches, and one
+def test_group_norm_silu_of_groups_at_the_limit(rows, monkeypatch):
+    config = launch.config
+    monkeypatch.setattr(launch, "config", lambda *args: {**config(*args), "WHOLE": 3 * rows, "PROGRAMS": 5})
+    x = image(2, 9, 8, 12, dtype=torch.float32, mean=100.0)
+    weight, bias, before = (draw(9, dtype=torch.float32, mean=mean) for mean in (1.0, 0.5, -50.0))
+    check("group_norm_silu", reference.group_norm_silu, x, 3, weight, bias, 1e-5, True, before)
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("doubled", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "given"),
+    [((1, 4, 1, 1), ""), ((2, 12, 5, 3), "silu residual"), ((1, 160, 7, 6), "silu"), ((1, 64, 6, 10), "residual noise"),
+     ((2, 36, 3, 9), "noise silu")],
+)  # fmt: skip
+def test_bias_act(shape, given, doubled, dtype):
+    batch, channels, height, width = shape
+    times = 2 if doubled else 1
+    size = (times * height, times * width)
+    x, bias = image(*shape, dtype=dtype), draw(channels, dtype=dtype)
+    channels //= times**2
+    residual = image(batch, channels, *size, dtype=dtype, mean=1.0) if "residual" in given else None
+    noise = image(batch, 3, *size, dtype=dtype, mean=0.0) if "noise" in given else None
+    weight = draw(channels, 3, dtype=dtype, mean=0.0) if "noise" in given else None
+    check("bias_act", reference.bias_act, x, bias, residual, noise, weight, "silu" in given, doubled)
+
+
+@needs_triton
+def test_bias_act_overwrites_what_the_convolution_gave():
+    x, bias = image(1, 8, 3, 5, dtype=torch.float32), draw(8, dtype=torch.float32)
+    assert dispatch.bias_act(x, bias, choice="triton").data_ptr() == x.data_ptr()
+    assert dispatch.bias_act(x, bias, doubled=False, choice="torch").data_ptr() != x.data_ptr()
+    doubled = dispatch.bias_act(x, bias, doubled=True, choice="triton")
+    assert doubled.shape == (1, 2, 6, 10)
+    assert doubled.is_contiguous(memory_format=torch.channels_last)
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("act", ["", "silu", "relu"])
+@pytest.mark.parametrize(
+    ("shape", "pad", "given"),
+    [((1, 1, 1, 1), 1, ""), ((2, 40, 5, 3), 0, "before"), ((1, 70, 6, 9), 1, "before residual"),
+     ((1, 300, 4, 3), 3, "residual")],
+)  # fmt: skip
+def test_channel_norm_act(shape, pad, given, act, dtype):
+    x = image(*shape, dtype=dtype)
+    weight, bias = draw(shape[1], dtype=dtype, mean=1.0), draw(shape[1], dtype=dtype, mean=0.5)
+    before = draw(shape[1], dtype=dtype, mean=3.0) if "before" in given else None
+    residual = None
+    if "residual" in given:  # the middle of a padded one, as D_a of sd21 has it
+        residual = image(*shape[:2], shape[2] + 2, shape[3] + 2, dtype=dtype)[:, :, 1:-1, 1:-1]
+    check("channel_norm_act", reference.channel_norm_act, x, weight, bias, 1e-3, act, before, residual, pad)
 
 
 @needs_triton
@@ -116,19 +183,28 @@ def samples():
     x = draw(1, 8, 5, 3, dtype=torch.float16).contiguous(memory_format=torch.channels_last)
     ones = torch.ones(8, device=DEVICE, dtype=torch.float16)
     q = draw(1, 5, 2, 16, dtype=torch.float16)
+    of_group, of_channels = (x, 2, ones, ones, 1e-5, True, ones), (x, ones, ones, 1e-5, "silu", ones, x, 1)
     return {
+        "bias_act": (x.clone(), ones, x, None, None, True, False),
+        "channel_norm_act": of_channels,
         "geglu": (draw(3, 10, dtype=torch.float16),),
-        "group_norm_silu": (x, 2, ones, ones, 1e-5, True),
+        "group_norm_silu": of_group,
         "guided_attention": (q, q[:, :3], q[:, :3]),
     }
 
 
 @needs_triton
-@pytest.mark.parametrize("name", dispatch.KERNELS)
+@pytest.mark.parametrize("name", [*dispatch.KERNELS[1:], "bias_act_", "bias_act_doubled"])
 def test_operator_is_registered_with_its_fake(name, monkeypatch):
     monkeypatch.undo()  # opcheck compares buffers of its own
-    operator = getattr(importlib.import_module(f"sodec.kernels.{name}"), name)
-    torch.library.opcheck(operator, samples()[name])
+    given = samples()
+    x, bias = given["bias_act"][:2]
+    given |= {
+        "bias_act_": (x, bias, None, x + 1, bias[:, None].repeat(1, 8), True),
+        "bias_act_doubled": (x, bias, *[None] * 3, True),
+    }
+    importlib.import_module(f"sodec.kernels.{'bias_act' if name.startswith('bias') else name}")
+    torch.library.opcheck(getattr(torch.ops.sodec, name).default, given[name])
 
 
 @pytest.mark.parametrize("name", dispatch.KERNELS)
@@ -158,16 +234,38 @@ def test_a_winner_is_used_and_one_setting_switches_it_off(name, monkeypatch):
     assert launched == [name]
 
 
-G, A = "group_norm_silu", "guided_attention"
+def refused(name, **changed):
+    """Arguments of a kernel, some of them others."""
+    order = {
+        E: ("x", "bias", "residual", "noise", "weight", "silu", "doubled"),
+        C: ("x", "weight", "bias", "eps", "act", "before", "residual", "pad"),
+        G: ("x", "groups", "weight", "bias", "eps", "silu", "before"),
+    }[name]
+    return lambda s: [changed.get(key, value) for key, value in zip(order, s[name], strict=True)]
+
+
+E, C, G, A = "bias_act", "channel_norm_act", "group_norm_silu", "guided_attention"
+FOUR = torch.ones(4, device=DEVICE)
 REFUSED = {
     "dtype torch.float64": ("geglu", lambda s: [s["geglu"][0].double()]),
     "is not even": ("geglu", lambda s: [s["geglu"][0][:, :9]]),
     "not contiguous": ("geglu", lambda s: [s["geglu"][0][:, :8]]),
     "no elements": ("geglu", lambda s: [s["geglu"][0][:0]]),
     "requires a gradient": ("geglu", lambda s: [s["geglu"][0].clone().requires_grad_()]),
-    "3 groups do not divide 8 channels": (G, lambda s: [s[G][0], 3, *s[G][2:4]]),
-    "channels_last": (G, lambda s: [s[G][0].contiguous(), *s[G][1:4]]),
-    r"are not \(8,\)": (G, lambda s: [s[G][0], 2, *[torch.ones(4, device=DEVICE)] * 2]),
+    "3 groups do not divide 8 channels": (G, refused(G, groups=3)),
+    "channels_last": (G, lambda s: [s[G][0].contiguous(), *s[G][1:]]),
+    r"weight \(4,\) is not \(8,\)": (G, refused(G, weight=FOUR)),
+    r"before \(4,\) is not \(8,\)": (G, refused(G, before=FOUR)),
+    r"bias \(4,\) is not \(8,\)": (E, refused(E, bias=FOUR)),
+    r"residual \(1, 8, 5, 4\) is not \(1, 8, 5, 3\)": (E, refused(E, residual=torch.ones(1, 8, 5, 4, device=DEVICE))),
+    "noise and its weight come together": (E, refused(E, weight=FOUR)),
+    "is not of up to 16 channels": (
+        E,
+        lambda s: refused(E, noise=image(1, 17, 5, 3, dtype=torch.half), weight=FOUR)(s),
+    ),
+    r"weight \(4,\) of the noise": (E, lambda s: refused(E, noise=s[E][0], weight=FOUR)(s)),
+    r"residual \(1, 4, 5, 3\), strides": (C, refused(C, residual=torch.ones(1, 4, 5, 3, device=DEVICE))),
+    "8192 channels, at most 4096": (C, lambda s: [image(1, 8192, 1, 1, dtype=torch.half), *s[C][1:]]),
     "shapes do not match": (A, lambda s: [s[A][0], s[A][1][..., :8], s[A][2][..., :8]]),
     "0 tokens, must be 1 to 128": (A, lambda s: [s[A][0], *[s[A][1][:, :0]] * 2]),
     "129 tokens, must be 1 to 128": (A, lambda s: [s[A][0], *[s[A][1][:, :1].repeat(1, 129, 1, 1)] * 2]),
@@ -185,10 +283,9 @@ def test_an_explicit_choice_that_cannot_be_served_raises(reason):
     args = spoil(samples())
     with pytest.raises(DeviceError, match=f"kernel {name}: .*{reason}"):
         getattr(dispatch, name)(*args, choice="triton")
-    if name == "group_norm_silu":
-        args = [*args, 1e-5, True]
     # The operator itself is as careful. (Autograd's wrapper hides the gradient from it.)
     if reason != "requires a gradient":
+        name, args = ("bias_act_", args[:-1]) if name == "bias_act" else (name, args)
         with pytest.raises(DeviceError, match=reason):
             getattr(torch.ops.sodec, name)(*args)
 
@@ -228,7 +325,7 @@ def test_some_kernels_win_only_where_launches_are_replayed(monkeypatch):
 
     assert winners() == ["group_norm_silu"]
     with dispatch.in_graphs():
-        assert winners() == list(dispatch.KERNELS)
+        assert winners() == ["geglu", "group_norm_silu", "guided_attention"]
     assert winners() == ["group_norm_silu"]
 
 
@@ -248,6 +345,35 @@ def test_launch_configurations(monkeypatch):
     launch.table.cache_clear()
     with pytest.raises(DeviceError, match="version"):
         launch.table()
+
+
+@needs_triton
+@pytest.mark.parametrize("config", [TINY, SD21_TINY], ids=lambda config: config.name)
+def test_networks_give_the_same_with_all_kernels(config, monkeypatch):
+    """Every kernel is used by a network, and a picture is that of PyTorch but for rounding."""
+    torch.manual_seed(0)
+    model = prepare(SodecModel(config), torch.device(DEVICE), torch.float32).model
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:  # biases and norms start as zeros and ones
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    sizes = [(1, config.y_channels, 5, 3), (1, config.z_channels, 2, 1)]
+    y_hat, z_hat = (torch.randn(size, device=DEVICE) for size in sizes)
+    noise = torch.randn(1, config.noise, 20, 12, device=DEVICE) if config.noise else None
+    launched = set()
+    launch_config = launch.config
+    monkeypatch.setattr(launch, "config", lambda name, x: launched.add(name) or launch_config(name, x))
+
+    def decoded(mode):
+        monkeypatch.setenv("SODEC_KERNELS", mode)
+        with torch.inference_mode():
+            return model.decode(y_hat, z_hat, torch.tensor([40.0], device=DEVICE), noise)
+
+    plain = decoded("torch")
+    assert not launched
+    assert (decoded("triton,guided_attention=torch") - plain).abs().max() < 1e-4  # that one serves no float32
+    of_lite = {"bias_act", "channel_norm_act"}
+    assert launched == (of_lite if config.sizes is None else {*of_lite, "geglu", "group_norm_silu"})
 
 
 def test_importing_the_package_loads_neither_torch_nor_triton(tmp_path):

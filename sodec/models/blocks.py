@@ -7,16 +7,25 @@ a tile decodes as the picture would. Residual branches start small.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import ops
 
-def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
+
+class Conv(nn.Conv2d):
+    """A convolution whose bias a kernel adds where that is faster."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.conv(self, x)
+
+
+def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> Conv:
     """A convolution that keeps (or, with a stride, divides) the size."""
-    return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2)
+    return Conv(inputs, outputs, kernel, stride, kernel // 2)
 
 
 def conv_in_float32(layer: nn.Conv2d, x: Tensor) -> Tensor:
@@ -70,7 +79,8 @@ class ResBlock(nn.Module):
             self.conv2.weight.mul_(0.1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(F.silu(self.conv1(F.silu(over_channels(self.norm, x)))))
+        hidden = ops.conv(self.conv1, ops.channel_norm_silu(x, self.norm), silu=True)
+        return ops.conv(self.conv2, hidden, residual=x)
 
 
 MOMENTUM = 0.02  # of running statistics
@@ -102,8 +112,12 @@ class CentredBlock(nn.Module):
         self.conv2, self.bn2 = conv(width, width), BatchNorm(width)
         nn.init.constant_(self.bn2.weight, 0.3)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.bn2(self.conv2(F.silu(self.bn1(self.conv1(x)))))
+    def forward(self, x: Tensor, *, silu: bool = False) -> Tensor:
+        """With `silu`, SiLU of the sum."""
+        if isinstance(self.bn2, nn.Identity):
+            return ops.conv(self.conv2, ops.conv(self.conv1, x, silu=True), residual=x, silu=silu)
+        y = x + self.bn2(self.conv2(F.silu(self.bn1(self.conv1(x)))))
+        return F.silu(y) if silu else y
 
 
 class Centred(nn.Module):
@@ -113,13 +127,21 @@ class Centred(nn.Module):
         super().__init__()
         self.layer, self.bn = layer, BatchNorm(width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.bn(self.layer(x))
-
-
-def over_channels(norm: nn.LayerNorm, x: Tensor) -> Tensor:
-    """`norm` of the channels of x (B, C, H, W), position by position."""
-    return norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    def forward(
+        self, x: Tensor, *, residual: Tensor | None = None, noise: Tensor | None = None,
+        noise_layer: nn.Conv2d | None = None,
+    ) -> Tensor:  # fmt: skip
+        """+ residual, and a 1x1 layer of noise, as in `ops.conv`."""
+        if isinstance(self.bn, nn.Identity):
+            upsample = isinstance(self.layer, Upsample)
+            layer: Any = self.layer[0] if upsample else self.layer  # type: ignore[index]
+            return ops.conv(
+                layer, x, residual=residual, doubled=upsample, noise=noise, noise_layer=noise_layer
+            )  # fmt: skip
+        y = self.bn(self.layer(x))
+        if residual is not None:
+            y = residual + y
+        return y if noise is None or noise_layer is None else y + noise_layer(noise)
 
 
 class Upsample(nn.Sequential):
@@ -127,6 +149,9 @@ class Upsample(nn.Sequential):
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 1) -> None:
         super().__init__(conv(inputs, 4 * outputs, kernel), nn.PixelShuffle(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.conv(self[0], x, doubled=True)  # type: ignore[arg-type]
 
 
 class JoinedLinear(nn.Module):

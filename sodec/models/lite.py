@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import ops
 from .blocks import Centred, CentredBlock, Fidelity, ResBlock, Upsample, conv, conv_in_float32
 from .coding import QualityShift, first_half, pad_to
 from .config import ModelConfig
@@ -60,7 +61,8 @@ class HyperAnalysis(nn.Module):
             self.leave.weight.mul_(64.0)  # start large: small values would all round to 0, and z would never learn
 
     def forward(self, y: Tensor) -> Tensor:
-        return self.leave(F.silu(self.down(F.silu(self.enter(pad_to(y, 4))))))
+        x = ops.conv(self.down, ops.conv(self.enter, pad_to(y, 4), silu=True), silu=True)
+        return self.leave(x)
 
 
 class HyperSynthesis(nn.Module):
@@ -97,7 +99,7 @@ class Context(nn.Module):
         """`residual` is y_hat - `mean` in the first half; its second half is ignored."""
         first = first_half(mean)
         known = torch.cat([mean, residual * first], 1).to(self.enter.weight.dtype)
-        return mean + self.leave(F.silu(self.enter(known))).to(mean.dtype) * ~first
+        return mean + self.leave(ops.conv(self.enter, known, silu=True)).to(mean.dtype) * ~first
 
 
 # -- decoder: fidelity picture, guidance, latent
@@ -210,14 +212,14 @@ class UNet(nn.Module):
 
     def forward(self, latent: Tensor, guidance: Guidance, noise: Tensor) -> Tensor:
         noisy = torch.cat([latent, F.pixel_unshuffle(noise, 2).to(latent.dtype)], 1)
-        x8 = self.enter(noisy) + guidance.at_8
-        x16 = self.to_16(x8) + guidance.at_16
+        x8 = self.enter(noisy, residual=guidance.at_8)
+        x16 = self.to_16(x8, residual=guidance.at_16)
         height, width = x16.shape[-2:]
         x16 = self.down_16(pad_to(x16, 4))
         x32 = self.down_32(self.to_32(x16))
-        x32 = self.up_32(x32 + self.from_64(self.middle(self.to_64(x32))))
-        x16 = self.up_16(x16 + self.from_32(x32))
-        x8 = self.up_8(x8 + self.from_16(x16[..., :height, :width]))
+        x32 = self.up_32(self.from_64(self.middle(self.to_64(x32)), residual=x32))
+        x16 = self.up_16(self.from_32(x32, residual=x16))
+        x8 = self.up_8(self.from_16(x16[..., :height, :width], residual=x8))
         # The one step multiplies rounding errors of eps by 1/sqrt(a_t), so eps is never rounded to 16 bits.
         return conv_in_float32(self.leave, F.silu(x8.float()))
 
@@ -248,5 +250,7 @@ class LatentDecoder(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, latent: Tensor, guidance: Tensor, noise: Tensor) -> Tensor:
-        x = self.to_4(latent) + guidance + self.noise(noise.to(latent.dtype))
-        return self.leave(F.silu(self.at_4(x)))
+        x = self.to_4(latent, residual=guidance, noise=noise.to(latent.dtype), noise_layer=self.noise)
+        for number, block in enumerate(self.at_4, 1):
+            x = block(x, silu=number == len(self.at_4))
+        return self.leave(x)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .blocks import Centred, CentredBlock, JoinedLinear, Upsample, joined_linear
+from .lite import LatentDecoder
 from .model import SodecModel
 from .sd21 import DiffusionUNet, VaeDecoder
 from .sd21.resnet import ResnetBlock
@@ -50,6 +51,8 @@ def prepare(model: SodecModel, device: torch.device, dtype: torch.dtype, *, one_
         "q, k, v of a self-attention into one product": _join_self_attentions(model),
         "batch norms into the convolutions before them": fold_batch_norms(model),
     }
+    if isinstance(model.latent_decoder, LatentDecoder):
+        folds["bias of the noise's layer into the one before its sum"] = _fold_noise_bias(model.latent_decoder)
     if isinstance(model.unet, DiffusionUNet):
         folds["keys and values of the guidance tokens into one product"] = _join_token_attentions(model.unet)
         if one_step:
@@ -116,6 +119,17 @@ def fold_batch_norms(module: nn.Module) -> int:
             setattr(part, norm_name, nn.Identity())
             count += 1
     return count
+
+
+def _fold_noise_bias(decoder: LatentDecoder) -> int:
+    """So that the layer can be computed where its result is added."""
+    noise: Any = decoder.noise
+    if noise.bias is None:
+        return 0
+    before: Any = decoder.to_4.layer
+    _add_to_bias(before[0], noise.bias.repeat_interleave(4))
+    noise.bias = None
+    return 1
 
 
 def _join_token_attentions(unet: DiffusionUNet) -> int:

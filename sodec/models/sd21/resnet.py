@@ -25,11 +25,13 @@ class ResnetBlock(nn.Module):
         self.conv_shortcut = conv(inputs, outputs, 1) if inputs != outputs else None
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
-        hidden = self.conv1(ops.group_norm(x, self.norm1, silu=True))
+        hidden = ops.group_norm(x, self.norm1, silu=True)
         if self.time_emb_proj is not None and time is not None:
-            hidden = hidden + self.time_emb_proj(time)[:, :, None, None]
-        hidden = self.conv2(ops.group_norm(hidden, self.norm2, silu=True))
-        return hidden + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+            hidden = self.conv1(hidden) + self.time_emb_proj(time)[:, :, None, None]
+            hidden = ops.group_norm(hidden, self.norm2, silu=True)
+        else:
+            hidden = ops.conv_group_norm(self.conv1, hidden, self.norm2)
+        return ops.conv(self.conv2, hidden, residual=x if self.conv_shortcut is None else self.conv_shortcut(x))
 
     def fold_time(self, time: Tensor) -> bool:
         """Makes the shift by this one embedding (1, time_width) a part of the bias. False where there is none."""
@@ -50,7 +52,7 @@ class Downsample(nn.Module):
         self.conv = conv(width, width, 3, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)
+        return ops.conv(self.conv, x)
 
 
 class Upsample(nn.Module):
@@ -61,4 +63,4 @@ class Upsample(nn.Module):
         self.conv = conv(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return ops.conv(self.conv, F.interpolate(x, scale_factor=2.0, mode="nearest"))

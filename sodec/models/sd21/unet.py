@@ -77,7 +77,7 @@ class DiffusionUNet(nn.Module):
         time = self.time_features(timestep, tokens.dtype)
         if self.token_kv is not None:
             tokens = self.token_kv(tokens)
-        x = self.conv_in(pad_to(latent, self.multiple))
+        x = ops.conv(self.conv_in, pad_to(latent, self.multiple))
         skips = [x]
         for block in self.down_blocks:
             x = block(x, time, tokens, skips)

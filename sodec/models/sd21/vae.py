@@ -44,10 +44,10 @@ class Decoder(nn.Module):
         self.conv_out = conv(current, 3)
 
     def forward(self, latent: Tensor) -> Tensor:
-        x = self.mid_block(self.conv_in(latent))
+        x = self.mid_block(ops.conv(self.conv_in, latent))
         for level in self.up_blocks:
             x = level(x)
-        return self.conv_out(ops.group_norm(x, self.conv_norm_out, silu=True))
+        return ops.conv(self.conv_out, ops.group_norm(x, self.conv_norm_out, silu=True))
 
 
 class Level(nn.Module):
