@@ -24,18 +24,22 @@ pytest.importorskip("compressai", reason="needs the extra 'train'")
 
 import sodec
 from sodec.cli import main
+from sodec.cli import train as train_commands
 from sodec.errors import TrainingError
 from sodec.models import SD21_TINY, TINY, SodecModel
 from sodec.models.files import COUNT, TRAINING_FILE
 from sodec.stream.container import read
-from sodec.train import losses
-from sodec.train.checkpoint import export, parts_of, restore
-from sodec.train.data import Ahead, Crops, load_pictures
-from sodec.train.optimise import CRITIC_SHARE, STATISTICS, Average, Gradients, learning_rate, take_statistics
+from sodec.train import losses, stages
+from sodec.train.adversary import RAMP, SHARE, Adversary
+from sodec.train.checkpoint import _as_installed, export, parts_of, restore
+from sodec.train.data import Ahead, Crops, OnDevice, cut, cut_on_device, load_pictures
+from sodec.train.optimise import STATISTICS, Average, Gradients, learning_rate, take_statistics
 from sodec.train.options import Options
 from sodec.train.parts import Parts
 from sodec.train.run import train
-from sodec.train.stages import RECIPE, STAGES, Batch, Judged, Outcome, lowest_quality, stage_for
+from sodec.train.stages import PICTURE, RECIPES, STAGES, Batch, Judged, Outcome, lowest_quality, stage_for
+
+BUNDLED = Path(__file__).parents[1] / "sodec" / "weights" / "lite"  # a wheel has nothing to train on from
 
 
 @pytest.fixture(scope="module")
@@ -168,9 +172,12 @@ def test_the_critic_learns_and_leaves_the_coding_alone(chain, run, tmp_path):
     assert saved["critic"] is not None
     line = json.loads((tmp_path / "adversarial.jsonl").read_text().splitlines()[0])
     assert {"deceit", "critic"} <= line.keys()
+    assert saved["critic"]["steps"] == 3
     for name, value in saved["parts"].items():
-        if part(name) in ("analysis", "hyper_analysis", "gain", "prior", "scale_network", "mean", "fidelity"):
+        if part(name) not in PICTURE:
             assert torch.equal(value, before[name]), name
+        elif name.endswith("running_var"):
+            assert torch.equal(value, before[name]), f"{name} is frozen from the start"
 
 
 def test_two_processes_share_a_step(data, tmp_path):
@@ -228,6 +235,55 @@ def test_crops_made_ahead_are_the_same_crops(data, tmp_path):
     assert plain.random.bit_generator.state == state
 
 
+def test_a_device_cuts_the_crops_that_threads_cut(data, tmp_path):
+    """All but those that are reduced, which it does by another filter."""
+    pictures = load_pictures(data, tmp_path)
+    crops, size = Crops(pictures, 5).draw(40, 128)
+    device = Crops(pictures, 5)
+    on_device = OnDevice(device, 40, 128, torch.device("cpu"))
+    same, other = cut(crops, size), on_device.take()
+    assert other.is_contiguous(memory_format=torch.channels_last)
+    reduced = torch.tensor([crop.side > size for crop in crops])
+    assert 0 < reduced.sum() < len(crops)
+    assert torch.equal(same[~reduced], other[~reduced])
+    assert (same[reduced].float() - other[reduced].float()).abs().mean() < 2
+    small = [crop._replace(picture=torch.tensor(crop.picture), side=100, top=0, left=0) for crop in crops[:2]]
+    wanted = cut([crop._replace(picture=crop.picture.numpy()) for crop in small], 128)
+    assert torch.equal(cut_on_device(small, 128), wanted)
+    assert on_device.state == device.random.bit_generator.state
+
+
+def test_the_bundled_weights_can_be_trained_on_whatever_compressai_is_installed():
+    """Its versions name the tensors of the prior's layers in two ways."""
+    tensors = {"prior.matrices.0": 1, "prior.biases.3": 2, "prior._factor2": 3, "prior.quantiles": 4}
+    old = {f"prior._{kind}{i}" for kind in ("matrix", "bias", "factor") for i in range(5)}
+    new = {f"prior.{kind}.{i}" for kind in ("matrices", "biases", "factors") for i in range(5)}
+    assert _as_installed(tensors, old).keys() == {"prior._matrix0", "prior._bias3", "prior._factor2", "prior.quantiles"}
+    assert _as_installed(tensors, new).keys() == {
+        "prior.matrices.0",
+        "prior.biases.3",
+        "prior.factors.2",
+        "prior.quantiles",
+    }
+    restore(BUNDLED)
+
+
+def test_a_coding_that_no_stage_trains_is_exported_as_it_was(chain, run, tmp_path):
+    """Through two stages, one of which is taken up again; once it is trained, it is another."""
+    before = export(chain["annealing"], tmp_path / "before")
+    decoder = run("decoder", tmp_path, start=(tmp_path / "before",), size=96, max_minutes=0.0001)
+    decoder = run("decoder", tmp_path, start=(tmp_path / "before",), size=96)
+    again = run("decoder", tmp_path / "again", start=(decoder,), size=96)
+    after = export(again, tmp_path / "after")
+    assert after.fingerprint == before.fingerprint
+    assert after.version != before.version
+    assert (tmp_path / "after" / "coding.safetensors").read_bytes() == (
+        tmp_path / "before" / "coding.safetensors"
+    ).read_bytes()
+    trained = run("annealing", tmp_path, start=(again,))
+    assert export(trained, tmp_path / "trained").fingerprint != before.fingerprint
+
+
 def test_the_log_has_every_part_of_the_loss(chain):
     lines = (chain["annealing"].parent / "annealing.jsonl").read_text().splitlines()
     assert {"step", "seconds", "loss", "bpp", "mse", "mse_f"} <= json.loads(lines[0]).keys()
@@ -269,27 +325,57 @@ def test_statistics_are_those_of_what_is_shown():
     assert torch.equal(norm.running_mean, before)
 
 
+class OneRatio(Adversary):
+    """An adversary that learns nothing."""
+
+    def __init__(self):
+        self.critic = SimpleNamespace(ratio=torch.ones(()), steps=torch.zeros(()))
+
+    def learn(self, x, decoded, y_hat):
+        self.critic.steps += 1
+        return torch.zeros(())
+
+
 def test_the_critics_gradient_gets_its_share_whatever_its_size():
     """Ten times the loss of the critic changes nothing, once the running ratio has settled."""
     torch.manual_seed(0)
     found = []
     for factor in (1.0, 10.0):
-        weight = torch.nn.Parameter(torch.ones(1, 3, 8, 8))
-        critic = SimpleNamespace(ratio=torch.ones(()))
+        weight, other = torch.nn.Parameter(torch.ones(1, 3, 8, 8)), torch.nn.Parameter(torch.ones(()))
 
-        def objective(batch, factor=factor, weight=weight):
-            x = batch.x * weight
-            return Outcome((x**2).mean(), {}, x.detach(), None, Judged(x, factor * x.mean()))
+        def objective(batch, factor=factor, weight=weight, other=other):
+            x, beside = batch.x * weight, 3 * other
+            judged = Judged(x, [], factor * x.mean(), beside)
+            return Outcome((x**2).mean() + beside, {}, x.detach(), x.detach(), judged)
 
         accelerator = SimpleNamespace(clip_grad_norm_=lambda parameters, norm: torch.zeros(()))
-        gradients = Gradients(objective, accelerator, [weight], Batch, graphs=False, critic=critic)
+        gradients = Gradients(objective, accelerator, [weight, other], Batch, graphs=False, adversary=OneRatio())
         x = torch.full((1, 3, 8, 8), 255, dtype=torch.uint8)
-        for _ in range(200):
+        gradients(x, torch.ones(1))
+        alone = torch.full_like(weight, 2 / weight.numel())
+        torch.testing.assert_close(weight.grad, alone, rtol=1e-3, atol=0)  # an untaught critic says nothing
+        for _ in range(2 * RAMP):
             gradients(x, torch.ones(1))
         found.append(weight.grad.clone())
+        assert other.grad == 3, "what does not come by the picture learns too"
     torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=0)
-    alone = 2 / weight.numel()
-    torch.testing.assert_close(found[0], torch.full_like(weight, alone * (1 + CRITIC_SHARE)), rtol=1e-3, atol=0)
+    torch.testing.assert_close(found[0], alone * (1 + SHARE), rtol=1e-3, atol=0)
+
+
+def test_the_fidelity_decoder_learns_from_its_own_picture_and_as_a_guide(chain):
+    """The final picture's loss reaches D_a's features, and not the layer that gives x_f."""
+    torch.manual_seed(0)
+    parts = parts_of(chain["annealing"])[0]
+    parts.train_only(stage_for("decoder", TINY).trains)
+    batch = Batch(torch.rand(2, 3, 64, 64), torch.tensor([20.0, 70.0]))
+    coded = parts.code(batch.x, batch.quality)
+    x = stages._diffuse(parts, coded, batch.quality, parts.model.fidelity(coded.y_hat, batch.quality)).x
+    x.square().mean().backward()
+    decoder = parts.model.fidelity.decoder
+    assert decoder.leave.weight.grad is None
+    assert decoder.enter.weight.grad.abs().sum() > 0
+    stages.decoding(parts, batch).loss.backward()
+    assert decoder.leave.weight.grad.abs().sum() > 0
 
 
 def test_pictures_are_moved_alike():
@@ -548,17 +634,45 @@ def test_help_lists_the_stages_and_needs_no_extra():
     assert done[0].returncode == 0, done[0].stderr
     words = done[0].stdout.replace(",", " ").split()
     assert set(STAGES) <= set(words)
-    assert [step.stage for step in RECIPE] == [word for word in words if word in STAGES][: len(RECIPE)]
+    steps = RECIPES["all"]
+    assert [step.stage for step in steps] == [word for word in words if word in STAGES][: len(steps)]
+    assert RECIPES.keys() == set(train_commands.RECIPES) <= set(words)
     assert done[1].returncode == 2
     assert "pip install 'sodec[train]'" in done[1].stderr
     assert "Traceback" not in done[1].stderr
 
 
-def test_options_of_one_stage_are_refused_for_all(data, tmp_path):
-    arguments = ["train", "all", "--data", str(data), "--out", str(tmp_path), "--model", "tiny", "--steps", "8"]
-    done = CliRunner().invoke(main, [*arguments, "--learning-rate", "0.1"])
+@pytest.mark.parametrize(
+    ("recipe", "rest", "named"),
+    [
+        ("all", ["--learning-rate", "0.1"], "--learning-rate"),
+        ("all", ["--start", "weights"], "--start"),
+        ("picture", ["--start", "weights", "--final", "0.1"], "--final"),
+        ("picture", [], "--start"),
+    ],
+)
+def test_options_that_a_recipe_does_not_take_are_refused(recipe, rest, named, data, tmp_path):
+    arguments = ["train", recipe, "--data", str(data), "--out", str(tmp_path), "--model", "tiny", "--steps", "8"]
+    done = CliRunner().invoke(main, [*arguments, *rest])
     assert done.exit_code == 2
-    assert "--learning-rate" in done.output
+    assert named in done.output
+
+
+@pytest.mark.slow
+def test_a_better_picture_from_the_same_streams(chain, data, tmp_path):
+    """The recipe `picture`, stopped once within each stage: its weights decode the streams of those before."""
+    pytest.importorskip("stlpips_pytorch")
+    export(chain["annealing"], tmp_path / "before")
+    command = ["train", "picture", "--data", data, "--model", "tiny", "--batch", 2, "--size", 64, "--steps", 20,
+               "--start", tmp_path / "before", "--out", tmp_path / "run"]  # fmt: skip
+    for limit in (0.0001, 60):
+        done = CliRunner().invoke(main, [*map(str, command), "--max-minutes", str(limit)])
+        assert done.exit_code == 0, done.output
+    before, after = (sodec.Codec(weights=tmp_path / name) for name in ("before", "run/weights"))
+    stream = before.compress(photo(100, 70), 60)
+    assert before.bundle.fingerprint == after.bundle.fingerprint
+    pictures = [codec.decompress(stream, output="numpy") for codec in (before, after)]
+    assert not np.array_equal(*pictures)
 
 
 def test_nan_stops_with_the_parts_of_the_loss(monkeypatch, run, tmp_path):

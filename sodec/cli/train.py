@@ -11,7 +11,8 @@ import click
 from .options import THREADS
 
 PathArgument = click.Path(path_type=Path)
-ONE_STAGE_ONLY = ("start", "learning_rate", "final", "lowest")  # options that `all` can't take
+ONE_STAGE_ONLY = ("learning_rate", "final", "lowest")  # options that a recipe can't take
+RECIPES = ("all", "picture")
 
 
 @click.command("train")
@@ -45,12 +46,15 @@ def train_command(stage: str, threads: int | None, **options: Any) -> None:
     """Train STAGE, or a piece of it (extra: train). docs/training.md explains the stages.
 
     \b
-    STAGE is one of these, in the order of training, or all:
+    STAGE is one of these, in the order of training:
       compression, warm-up, annealing, finish, decoder, adversarial
-    "all" trains one after the other and exports the last one to OUT/weights.
+    or several of them, of which the last one is exported to OUT/weights:
+      all      from nothing, one after the other
+      picture  decoder and adversarial, from --start: a better picture from the same streams
 
     \b
       sodec train all --data photos --out run --minutes 180
+      sodec train picture --data photos --out run --minutes 60 --start sodec/weights/lite
       sodec train finish --data photos --out run --minutes 30 --start sodec/weights/lite
     """
     _require_extra("sodec train")
@@ -60,12 +64,15 @@ def train_command(stage: str, threads: int | None, **options: Any) -> None:
     from ..train.run import train, train_all
 
     given = [f"--{name.replace('_', '-')}" for name in ONE_STAGE_ONLY if options[name]]
-    if stage == "all" and given:
-        raise click.UsageError(f"{given[0]} is for one stage, not for all of them")
+    given += ["--start"] if stage == "all" and options["start"] else []
+    if stage in RECIPES and given:
+        raise click.UsageError(f"{given[0]} is for one stage, not for {stage}")
+    if stage == "picture" and not options["start"]:
+        raise click.UsageError("picture needs --start, the weights to go on from, as --start sodec/weights/lite")
     if threads:
         torch.set_num_threads(threads)
     run = Options(**options | {"exclude": frozenset(options["exclude"]), "progress": True})
-    click.echo(train_all(run) if stage == "all" else train(stage, run))
+    click.echo(train_all(stage, run) if stage in RECIPES else train(stage, run))
 
 
 @click.command("export")

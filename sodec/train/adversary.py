@@ -1,4 +1,4 @@
-"""The critic of the adversarial stage, its losses, and its own step.
+"""The critic of the adversarial stage, its losses, and its own optimiser.
 
 It sees pictures through a frozen network, as in Projected GAN (Sauer et al., NeurIPS 2021): EfficientNet-lite0's
 features at five sizes, each mixed by a fixed random 1x1 convolution, and y_hat beside them. No judge of the results
@@ -7,7 +7,7 @@ shares that network.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -21,18 +21,23 @@ FEATURES = {0: 16, 2: 24, 4: 40, 10: 112, 15: 320}  # channels by block: at 1/2,
 WIDTH, CONDITION = 64, 16  # channels of a head, and those that y_hat is reduced to for it
 BETAS = (0.5, 0.99)  # of Adam
 SLOWNESS = 0.05  # share of the newest step in the running ratio of gradients
+SHARE = 0.5  # of the critic's gradient at the picture beside that of all other terms
+RAMP = 200  # steps until it has that share: a critic that has learned nothing has nothing to say
 
 
 class Critic(nn.Module):
-    """Pictures (B, 3, H, W) in 0..1 and y_hat (B, Cy, H/16, W/16) to logits at five sizes: real above 0.
+    """Features of pictures and y_hat (B, Cy, H/16, W/16) to logits at five sizes: real above 0.
 
     Attributes
     ----------
     ratio
         A running ratio of two norms of gradients at the picture, of the other terms' over the critic's.
+    steps
+        How many it has learned from.
     """
 
     ratio: Tensor
+    steps: Tensor
 
     def __init__(self, y_channels: int, width: int = WIDTH) -> None:
         super().__init__()
@@ -50,16 +55,19 @@ class Critic(nn.Module):
             ) for _ in FEATURES
         )  # fmt: skip
         self.register_buffer("ratio", torch.ones(()))
+        self.register_buffer("steps", torch.zeros(()))
 
     def _apply(self, fn: Any, recurse: bool = True) -> Critic:
         self.seen[0]._apply(fn)  # type: ignore[no-untyped-call]
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
-    def forward(self, x: Tensor, y_hat: Tensor) -> list[Tensor]:
+    def features(self, x: Tensor) -> list[Tensor]:
+        """What the critic sees of pictures (B, 3, H, W) in 0..1."""
+        return [mixer(features) for mixer, features in zip(self.mixers, self.seen[0](x), strict=True)]
+
+    def forward(self, features: Sequence[Tensor], y_hat: Tensor) -> list[Tensor]:
         logits = []
-        layers = zip(self.seen[0](x), self.mixers, self.conditions, self.heads, strict=True)
-        for features, mixer, condition, head in layers:
-            mixed = mixer(features)
+        for mixed, condition, head in zip(features, self.conditions, self.heads, strict=True):
             beside = F.interpolate(condition(y_hat), size=mixed.shape[-2:]).to(mixed.dtype)
             logits.append(head(torch.cat([mixed, beside], 1)).float())
         return logits
@@ -106,19 +114,40 @@ class Adversary:
 
     def __init__(self, y_channels: int, learning_rate: float, accelerator: Any) -> None:
         self.accelerator = accelerator
-        self.critic = Critic(y_channels).to(accelerator.device)
-        trained = [parameter for parameter in self.critic.parameters() if parameter.requires_grad]
-        self.optimizer: Any = torch.optim.Adam(trained, 2 * learning_rate, BETAS)
+        self.critic = Critic(y_channels).to(accelerator.device, memory_format=torch.channels_last)
+        self.trained = [parameter for parameter in self.critic.parameters() if parameter.requires_grad]
+        self.optimizer: Any = torch.optim.Adam(self.trained, 2 * learning_rate, BETAS, fused=True)
 
-    def step(self, x: Tensor, decoded: Tensor, y_hat: Tensor) -> Tensor:
-        """One step of the critic on originals x and decoded pictures, (B, 3, H, W) each; returns its loss."""
+    def share(self, wanted: Tensor, fooling: Tensor) -> Tensor:
+        """The critic's gradient at the picture, `fooling`, scaled to its share of the norm of the others', `wanted`."""
+        critic = self.critic
+        critic.ratio.lerp_(wanted.norm() / fooling.norm().clamp_min(1e-12), SLOWNESS)
+        return SHARE * (critic.steps / RAMP).clamp_max(1) * critic.ratio * fooling
+
+    def learn(self, x: Tensor, decoded: Sequence[Tensor], y_hat: Tensor) -> Tensor:
+        """Leaves gradients in the critic, of originals x (B, 3, H, W) and the features of decoded pictures.
+
+        It returns the critic's loss. `update` follows.
+        """
+        zero(self.trained)
         with self.accelerator.autocast():
-            loss = critic_loss(self.critic(x, y_hat), self.critic(decoded.float(), y_hat))
-        self.optimizer.zero_grad(set_to_none=True)
+            with torch.no_grad():
+                original = self.critic.features(x)
+            loss = critic_loss(self.critic(original, y_hat), self.critic([f.detach() for f in decoded], y_hat))
         self.accelerator.backward(loss)
+        self.critic.steps.add_(1)
+        return loss.detach()
+
+    def update(self) -> None:
+        """One step of the optimiser."""
         # The critic is small, so that several processes average its gradients here instead of by a wrapper.
-        for parameter in self.critic.parameters():
-            if parameter.grad is not None:
+        if self.accelerator.num_processes > 1:
+            for parameter in self.trained:
                 parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
         self.optimizer.step()
-        return loss.detach()
+
+
+def zero(parameters: Iterable[nn.Parameter]) -> None:
+    """Sets the gradients to zero where they are, since a CUDA graph knows their addresses."""
+    if gradients := [p.grad for p in parameters if p.grad is not None]:
+        torch._foreach_zero_(gradients)

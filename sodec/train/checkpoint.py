@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,19 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
+from torch import Tensor
 
 from .. import weights
 from ..errors import SodecError, TrainingError
 from ..models import ModelConfig
 from ..models.files import COUNT, TRAINING_FILE, coding_of, networks_of
+from ..weights.bundle import coding_from
+from ..weights.saving import coding_arrays
 from .parts import Parts, prior_tables
 
 ONLY_TRAINING = ("prior.", "model.scale_network.")  # prefixes of what the codec does not read
+SINGULAR = {"matrices": "matrix", "biases": "bias", "factors": "factor"}
+PLURAL = {singular: plural for plural, singular in SINGULAR.items()}
 NEEDED = {"parts", "config", "touched", "lora", "average"}  # keys of a checkpoint without which it is none
 
 
@@ -89,16 +95,33 @@ def load_parts(parts: Parts, path: Path) -> set[str]:
     return names
 
 
+def coding_of_source(path: Path) -> dict[str, Tensor] | None:
+    """The integers of the coding that a folder of weights has, or that a checkpoint has kept from one, by name.
+
+    None of a checkpoint whose coding was trained: it has no integers before its export.
+    """
+    if not path.is_dir():
+        coding = load(path).get("coding")
+        return None if coding is None else dict(coding)
+    return {name: torch.tensor(array) for name, array in coding_arrays(weights.find("", path).coding).items()}
+
+
 def export(path: Path, folder: Path) -> weights.Bundle:
     """Writes checkpoint `path` as a folder of weights: networks in float16, what decides the symbols in integers.
 
-    Beside them goes train.safetensors, which only `restore` reads; it is not part of the fingerprint.
+    A coding that was not trained is written as it was: made anew of networks in float16, one index offset in eleven
+    would be another, and older streams could not be read. Beside them goes train.safetensors, which only `restore`
+    reads; it is not part of the fingerprint.
     """
     parts, _ = parts_of(path)
+    kept = coding_of_source(path)
     tensors = {name: t.contiguous() for name, t in parts.state_dict().items() if name.startswith(ONLY_TRAINING)}
     extra = {TRAINING_FILE: to_safetensors(tensors)}
-    coding, networks = coding_of(parts.model, *prior_tables(parts.prior)), networks_of(parts.model)
-    return weights.write(folder, parts.model.config.to_dict(), coding, networks, extra)
+    if kept is None:
+        coding = coding_of(parts.model, *prior_tables(parts.prior))
+    else:
+        coding = coding_from({name: tensor.numpy() for name, tensor in kept.items()})
+    return weights.write(folder, parts.model.config.to_dict(), coding, networks_of(parts.model), extra)
 
 
 def restore(folder: Path) -> Parts:
@@ -115,9 +138,25 @@ def restore(folder: Path) -> Parts:
     parts = Parts(ModelConfig.from_dict(dict(bundle.config)))
     new = {name: t for name, t in parts.state_dict().items() if name.startswith("prior.") or name.endswith(COUNT)}
     try:
-        state = new | load_file(folder / TRAINING_FILE)
+        state = new | _as_installed(load_file(folder / TRAINING_FILE), set(new))
         state |= {f"model.{name}": torch.from_numpy(array).float() for name, array in bundle.tensors().items()}
         parts.load_state_dict(state)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise TrainingError(f"training can't go on from {folder}: {error}") from None
     return parts
+
+
+def _as_installed(tensors: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
+    """The prior's tensors under the names that the installed compressai gives them.
+
+    Those of its layers are `_matrix0`, `_bias0`, `_factor0` in some versions and `matrices.0`, `biases.0`, `factors.0`
+    in others.
+    """
+    named = {}
+    for name, tensor in tensors.items():
+        match = re.fullmatch(r"prior\.(?:(matrices|biases|factors)\.|_(matrix|bias|factor))(\d+)", name)
+        if match and name not in wanted:
+            plural, singular, number = match.groups()
+            name = f"prior._{SINGULAR[plural]}{number}" if plural else f"prior.{PLURAL[singular]}.{number}"
+        named[name] = tensor
+    return named

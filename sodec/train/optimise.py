@@ -11,13 +11,12 @@ from torch import Tensor, nn
 
 from ..models.blocks import MOMENTUM
 from ..models.graphs import Captured
-from .adversary import SLOWNESS, Critic
-from .stages import Batch, Judged, Outcome, Stage
+from .adversary import Adversary, zero
+from .stages import Batch, Outcome, Stage
 
 WARM_UP_STEPS = 100
 CLIP = 1.0  # largest norm of the gradient
 STATISTICS = 64  # batches over which the statistics of batch norms are taken
-CRITIC_SHARE = 0.5  # of the critic's gradient at the picture beside that of all other terms
 
 
 def learning_rate(stage: Stage, step: int, progress: float) -> float:
@@ -31,8 +30,8 @@ class Gradients:
 
     With `graphs` each step is replayed as a CUDA graph, one per size of crops: it then costs the CPU next to nothing,
     where eager execution launches thousands of kernels one by one. Such a loss must draw its random numbers on the
-    device, because what it draws on the CPU is drawn only once, at capture. Without a critic it gives no pictures:
-    `Outcome.decoded` is None.
+    device, because what it draws on the CPU is drawn only once, at capture. It gives no pictures: `Outcome.decoded` is
+    None.
 
     Parameters
     ----------
@@ -40,8 +39,8 @@ class Gradients:
         A module that maps a `Batch` to an `Outcome`.
     make_batch
         Makes a `Batch` of pictures (B, 3, H, W) in 0..1 and qualities (B,).
-    critic
-        Whose gradient is a share of the loss's; it has a step of its own.
+    adversary
+        Whose gradient at the picture is a share of the loss's, and whose own gradients are computed along.
     """
 
     def __init__(
@@ -51,10 +50,10 @@ class Gradients:
         parameters: list[nn.Parameter],
         make_batch: Callable[[Tensor, Tensor], Batch],
         graphs: bool,
-        critic: Critic | None = None,
+        adversary: Adversary | None = None,
     ) -> None:
         self.objective, self.accelerator, self.parameters = objective, accelerator, parameters
-        self.critic = critic
+        self.adversary = adversary
         self.make_batch = make_batch
         self._graphs: dict[torch.Size, Captured] | None = {} if graphs else None
         self._pool = torch.cuda.graph_pool_handle() if graphs else None
@@ -66,38 +65,41 @@ class Gradients:
             return self._compute(x, quality)
         if x.shape not in self._graphs:
             self._graphs[x.shape] = Captured(self._stacked_values, (x, quality), self._pool)
-        values, *pictures = self._graphs[x.shape](x, quality)
+        (values,) = self._graphs[x.shape](x, quality)
         named = dict(zip(self._names, values, strict=True))
-        decoded, y_hat = pictures or (None, None)
-        return Outcome(named["loss"], named, decoded, y_hat)
+        return Outcome(named["loss"], named)
 
     def _compute(self, x: Tensor, quality: Tensor) -> Outcome:
-        outcome = Outcome(*self.objective(self.make_batch(x.float() / 255, quality)))
+        x = x.float() / 255
+        outcome = Outcome(*self.objective(self.make_batch(x, quality)))
         if self._graphs is None:
             for parameter in self.parameters:
                 parameter.grad = None
-        elif gradients := [p.grad for p in self.parameters if p.grad is not None]:
-            torch._foreach_zero_(gradients)  # in place: the graph holds their addresses
+        zero(self.parameters)
+        values = {"loss": outcome.loss, **outcome.values}
         if outcome.judged is None:
             self.accelerator.backward(outcome.loss)
         else:
-            self._backward_with_critic(outcome.loss, outcome.judged)
-        norm = self.accelerator.clip_grad_norm_(self.parameters, CLIP)
-        values = {"loss": outcome.loss, **outcome.values, "gradient": norm}
+            values["critic"] = self._backward_with_critic(x, outcome)
+        values["gradient"] = self.accelerator.clip_grad_norm_(self.parameters, CLIP)
         detached = {name: value.detach() for name, value in values.items()}
         return outcome._replace(loss=detached["loss"], values=detached, judged=None)
 
-    def _backward_with_critic(self, loss: Tensor, judged: Judged) -> None:
+    def _backward_with_critic(self, x: Tensor, outcome: Outcome) -> Tensor:
         """The gradients at the picture are computed apart, so that the critic's gets a share and no weight is tuned.
 
-        All that the loss trains must lie behind the picture.
+        It returns the critic's own loss.
         """
-        assert self.critic is not None
-        (wanted,) = torch.autograd.grad(loss, judged.x, retain_graph=True)
+        judged, adversary = outcome.judged, self.adversary
+        assert judged is not None
+        assert adversary is not None
+        assert outcome.y_hat is not None
+        (wanted,) = torch.autograd.grad(outcome.loss, judged.x, retain_graph=True)
         (fooling,) = torch.autograd.grad(judged.deceit, judged.x)
-        ratio = self.critic.ratio
-        ratio.lerp_(wanted.norm() / fooling.norm().clamp_min(1e-12), SLOWNESS)
-        judged.x.backward(wanted + CRITIC_SHARE * ratio * fooling)  # type: ignore[no-untyped-call]
+        torch.autograd.backward(
+            (judged.x, judged.beside), (wanted + adversary.share(wanted, fooling), torch.ones_like(judged.beside))
+        )
+        return adversary.learn(x, judged.features, outcome.y_hat)
 
     def reset(self) -> None:
         """Forgets the graphs: after a change that they don't know of."""
@@ -105,15 +107,10 @@ class Gradients:
             self._graphs = {}
 
     def _stacked_values(self, x: Tensor, quality: Tensor) -> tuple[Tensor, ...]:
-        """What a graph returns: all values in one tensor, and for a critic the pictures and y_hat."""
+        """What a graph returns: all values in one tensor."""
         outcome = self._compute(x, quality)
         self._names = list(outcome.values)
-        values = torch.stack([value.float() for value in outcome.values.values()])
-        if self.critic is None:
-            return (values,)
-        assert outcome.decoded is not None
-        assert outcome.y_hat is not None
-        return values, outcome.decoded, outcome.y_hat
+        return (torch.stack([value.float() for value in outcome.values.values()]),)
 
 
 class Average:

@@ -15,6 +15,8 @@ from ..models.coding import quantise
 from ..models.prepare import merge_adapters
 from .losses import laplace_bits
 
+# Parts that decide y_hat, given a stream: while they stay, streams stay readable.
+DECIDES_Y_HAT = frozenset({"gain", "mean", "context", "scale_network", "prior"})
 PRIOR_REACH = 40  # the prior's tables hold -40..40 at most; other values are coded as escapes
 
 

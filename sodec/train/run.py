@@ -16,15 +16,13 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from . import checkpoint
-from .data import Ahead, Crops, load_pictures
+from .data import Batches, Crops, batches, load_pictures
 from .options import Options
 from .report import LOG_EVERY, Report
-from .stages import RECIPE, adjusted, stage_for
+from .stages import RECIPES, adjusted, stage_for
 from .state import State
 
 SAVE_SECONDS = 120
-FROZEN = 2 / 3  # of a stage, after which batch norms keep their statistics
-CUTTERS = 8  # threads that cut crops for a GPU; each cuts about 500 of up to 192x192 a second
 # oneDNN on a CPU keeps 1,024 compiled primitives, but the four sizes of crops need more. Compiling again at every step,
 # the stage "finish" took 0.74 s a step instead of 0.56 s.
 PRIMITIVES = "8192"
@@ -56,8 +54,7 @@ def train(name: str, options: Options) -> Path:
     crops = Crops(pictures, options.seed + sum(map(ord, name)) + accelerator.process_index)
     if state.crops is not None:
         crops.random.bit_generator.state = state.crops
-    cuda = options.device == "cuda"
-    ahead = Ahead(crops, options.batch, options.size, threads=CUTTERS if cuda else 1, pinned=cuda)
+    ahead = batches(crops, options.batch, options.size, accelerator.device)
     report = Report(out, name, progress=options.progress and main, tensorboard=options.tensorboard and main)
     try:
         with _terminated() as terminated:
@@ -68,18 +65,19 @@ def train(name: str, options: Options) -> Path:
     return state.path
 
 
-def train_all(options: Options) -> Path:
-    """Trains every stage of `RECIPE` and exports the last one to out/weights, which is returned.
+def train_all(recipe: str, options: Options) -> Path:
+    """Trains every stage of this recipe and exports the last one to out/weights, which is returned.
 
-    Steps and minutes are those of all stages together; batch and size are those of the early stages. A run that was
-    stopped goes on when it is called again; until all stages are finished, the checkpoint of the current one is
-    returned.
+    Steps and minutes are those of all stages together, as is `max_minutes`; batch and size are those of the early
+    stages. A run that was stopped goes on when it is called again; until all stages are finished, the checkpoint of the
+    current one is returned.
     """
-    path = options.out
-    for step in RECIPE:
+    path, begun = options.out, time.monotonic()
+    for step in RECIPES[recipe]:
         path = train(step.stage, replace(
             options,
-            start=tuple(options.out / f"{stage}.pt" for stage in step.start),
+            start=tuple(options.out / f"{stage}.pt" for stage in step.start) or options.start,
+            max_minutes=options.max_minutes - (time.monotonic() - begun) / 60,
             steps=None if options.steps is None else max(1, round(step.share * options.steps)),
             minutes=None if options.minutes is None else step.share * options.minutes,
             batch=max(1, options.batch // 2) if step.large else options.batch,
@@ -91,7 +89,7 @@ def train_all(options: Options) -> Path:
     return options.out / "weights"
 
 
-def _loop(state: State, ahead: Ahead, report: Report, options: Options, terminated: threading.Event) -> None:
+def _loop(state: State, ahead: Batches, report: Report, options: Options, terminated: threading.Event) -> None:
     """Steps until the stage is finished, `max_minutes` are over, or SIGTERM; then saves."""
     begun = saved_at = time.monotonic()
     spent_before, first, waited = state.spent, state.step, 0.0
@@ -107,7 +105,7 @@ def _loop(state: State, ahead: Ahead, report: Report, options: Options, terminat
         progress, stop, save = _agreed(state.accelerator, progress, stop, now - saved_at > SAVE_SECONDS)
         if stop:
             break
-        if progress >= FROZEN and not state.frozen:
+        if progress >= state.stage.frozen and not state.frozen:
             state.freeze_statistics(ahead.take, progress)
         if save:
             state.save(ahead.state)

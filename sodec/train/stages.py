@@ -55,7 +55,7 @@ class Batch:
     x: Tensor
     quality: Tensor
     perceptual: Distance | None = None
-    perception: float = 1.0  # the stage's share of the perceptual weight
+    perception: tuple[float, float] = (1.0, 1.0)  # the stage's shares of the perceptual weight, at qualities 1 and 100
     critic: Critic | None = None
 
 
@@ -73,7 +73,9 @@ class Judged(NamedTuple):
     """What a critic's gradient is computed from: `optimise.Gradients` scales it to a share of the loss's."""
 
     x: Tensor  # (B, 3, H, W), with its graph
+    features: list[Tensor]  # what the critic sees of it
     deceit: Tensor
+    beside: Tensor  # the part of the loss that does not come by the picture
 
 
 Loss = Callable[[Parts, Batch], Outcome]
@@ -83,12 +85,9 @@ def compression(parts: Parts, batch: Batch) -> Outcome:
     """Stage 1: rate, and the error and appearance of the fidelity picture."""
     coded = parts.code(batch.x, batch.quality)
     fidelity = parts.model.fidelity(coded.y_hat, batch.quality).picture
-    error = squared_error(fidelity, batch.x)
-    weight = lambdas(batch.quality)
-    appearance, terms = _appearance(fidelity, batch, batch.quality)
-    loss = ((coded.bpp + ERROR_ALONE * weight * error) * _balance(weight)).mean() + appearance
-    values = {**coded.values(), "mse_f": error.mean(), **terms}
-    return Outcome(loss, values, fidelity.detach(), coded.y_hat.detach())
+    distortion, terms = _faithful(fidelity, batch)
+    loss = (coded.bpp * _balance(lambdas(batch.quality))).mean() + distortion
+    return Outcome(loss, {**coded.values(), **terms}, fidelity.detach(), coded.y_hat.detach())
 
 
 def warm_up(parts: Parts, batch: Batch) -> Outcome:
@@ -106,35 +105,71 @@ def warm_up(parts: Parts, batch: Batch) -> Outcome:
 
 
 def annealing(parts: Parts, batch: Batch) -> Outcome:
-    """Stage 3 and all later ones: rate, the errors of both pictures, and appearance, together."""
+    """Stage 3 and the finish: rate, the errors of both pictures, and appearance, together."""
     coded = parts.code(batch.x, batch.quality)
     from_y = parts.model.fidelity(coded.y_hat, batch.quality)
     fidelity = from_y.picture.float()
-    x = _diffuse(parts, coded, batch.quality, from_y).x.float()  # of 16 bits accelerate would hand out a copy
-    error, error_f = squared_error(x, batch.x), squared_error(fidelity, batch.x)
+    x = _diffuse(parts, coded, batch.quality, from_y).x.float()
+    error_f = squared_error(fidelity, batch.x)
     weight = lambdas(batch.quality)
-    distortion = weight * (ERROR * error + ERROR_FIDELITY * error_f)
+    final, terms = _final(x, fidelity.detach(), batch)
+    loss = ((coded.bpp + weight * ERROR_FIDELITY * error_f) * _balance(weight)).mean() + final
+    values = {**coded.values(), "mse_f": error_f.mean(), **terms}
+    return Outcome(loss, values, x.detach(), coded.y_hat.detach())
+
+
+def decoding(parts: Parts, batch: Batch) -> Outcome:
+    """The decoder alone, the coding frozen: errors and appearance of both pictures, and a critic of the final one.
+
+    D_a learns from its own picture, and through its features, which guide the UNet, from the final one. The final
+    picture's loss does not reach x_f itself, so that x_f stays faithful.
+    """
+    with torch.no_grad():
+        coded = parts.code(batch.x, batch.quality)
+    from_y = parts.model.fidelity(coded.y_hat, batch.quality)
+    fidelity = from_y.picture.float()
+    x = _diffuse(parts, coded, batch.quality, from_y).x.float()  # of 16 bits accelerate would hand out a copy
+    final, terms = _final(x, fidelity.detach(), batch)
+    faithful, values = _faithful(fidelity, replace(batch, perceptual=None))
+    values = {"mse_f": values["mse_f"], **terms}
+    loss = final + faithful
+    if batch.critic is None:
+        return Outcome(loss, values, x.detach(), coded.y_hat)
+    features = batch.critic.features(x)
+    values["deceit"] = deceit = generator_loss(batch.critic(features, coded.y_hat))
+    return Outcome(loss, values, x.detach(), coded.y_hat, Judged(x, features, deceit, faithful))
+
+
+def _faithful(fidelity: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """The error and appearance of the fidelity picture (B, 3, H, W), and values for the log."""
+    error, weight = squared_error(fidelity, batch.x), lambdas(batch.quality)
+    appearance, terms = _appearance(fidelity, batch, batch.quality)
+    return (ERROR_ALONE * weight * error * _balance(weight)).mean() + appearance, {"mse_f": error.mean(), **terms}
+
+
+def _final(x: Tensor, fidelity: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """The error and appearance of the final picture x beside x_f, (B, 3, H, W) each, and values for the log."""
+    error, weight = squared_error(x, batch.x), lambdas(batch.quality)
+    distortion = weight * ERROR * error
     distortion = distortion + log_linear(batch.quality, *LATTICE) * lattice(x, batch.x)
-    distortion = distortion + log_linear(batch.quality, *REPEATS) * repeats(x - fidelity.detach())
+    distortion = distortion + log_linear(batch.quality, *REPEATS) * repeats(x - fidelity)
     distortion = distortion + log_linear(batch.quality, *COLOUR) * colour(x, batch.x)
     appearance, terms = _appearance(x, batch, batch.quality)
-    loss = ((coded.bpp + distortion) * _balance(weight)).mean() + appearance
-    values = {**coded.values(), "mse": error.mean(), "mse_f": error_f.mean(), **terms}
-    if batch.critic is None:
-        return Outcome(loss, values, x.detach(), coded.y_hat.detach())
-    values["deceit"] = deceit = generator_loss(batch.critic(x, coded.y_hat.detach()))
-    return Outcome(loss, values, x.detach(), coded.y_hat.detach(), Judged(x, deceit))
+    return (distortion * _balance(weight)).mean() + appearance, {"mse": error.mean(), **terms}
 
 
 def _diffuse(parts: Parts, coded: Coded, quality: Tensor, fidelity: Fidelity | None = None) -> Flow:
-    """The decoder's run. It begins from x_f but does not train D_a, whose picture is to be faithful.
+    """The decoder's run. It begins from x_f, whose picture is to be faithful, and does not train that.
 
-    `fidelity` is what D_a gives, if it is known. One that D_a learns from is computed again: it trains y_hat alone.
+    `fidelity` is what D_a gives, if it is known. Where y_hat learns too, D_a is run again: it passes gradients on to
+    y_hat but gets none.
     """
     model, y_hat = parts.model, coded.y_hat
-    if fidelity is None or fidelity.pixels.requires_grad:
+    if fidelity is None or y_hat.requires_grad:
         frozen = {name: p.detach() for name, p in model.fidelity.named_parameters()}
         fidelity = functional_call(model.fidelity, frozen, (y_hat, quality))
+    else:
+        fidelity = fidelity._replace(pixels=fidelity.pixels.detach())
     batch, _, height, width = y_hat.shape
     channels = model.config.noise
     noise = torch.randn(batch, channels, 4 * height, 4 * width, device=y_hat.device) if channels else None
@@ -159,7 +194,7 @@ def _appearance(x: Tensor, batch: Batch, quality: Tensor) -> tuple[Tensor, dict[
     if batch.perceptual is not None:
         distance = batch.perceptual(x, batch.x)  # of the first few pictures
         values["perceptual"] = distance.mean()
-        weight = batch.perception * log_linear(quality, *PERCEPTUAL) * balance
+        weight = log_linear(quality, *batch.perception) * log_linear(quality, *PERCEPTUAL) * balance
         loss = loss + (weight[: len(distance)] * distance).mean()
     return loss, values
 
@@ -173,13 +208,15 @@ class Stage:
     learning_rate: float  # at its highest
     final: float  # share of the learning rate at the end of the cosine
     lowest: tuple[float, float] = (1.0, 1.0)  # lowest quality drawn: at the start, and from half of the stage on
-    perceptual: float = 0.0  # share of the weight of ST-LPIPS
+    perceptual: tuple[float, float] | None = None  # shares of the weight of ST-LPIPS, at qualities 1 and 100
     adversarial: bool = False
+    frozen: float = 2 / 3  # of the stage, after which batch norms keep their statistics; 0 keeps those it begins with
 
 
 CODING = ("analysis", "hyper_analysis", "gain", "mean", "context", "scale_network", "prior", "fidelity")
 DIFFUSION = ("content", "transform", "projection", "unet")
 DECODER = (*DIFFUSION, "latent_decoder")
+PICTURE = ("fidelity", *DECODER)  # what may be trained further without making older streams unreadable
 LITE_HAS_NOT = ("content",)
 
 # Above 3e-4 wide layers of the decoder diverge: Adam moves 1,440 inputs of a constant sign together.
@@ -188,27 +225,26 @@ STAGES: dict[str, Stage] = {
     # The paper freezes D_m, which is Stable Diffusion's. That of `lite` has only what is trained here.
     "warm-up": Stage(warm_up, DECODER, 3e-4, 0.5, (40.0, 40.0)),
     "annealing": Stage(annealing, (*CODING, *DECODER), 3e-4, 0.6, (40.0, 1.0)),
-    "finish": Stage(annealing, (*CODING, *DECODER), 2.5e-4, 0.0, perceptual=1.0),
+    "finish": Stage(annealing, (*CODING, *DECODER), 2.5e-4, 0.0, perceptual=(1.0, 1.0)),
     # The coding is frozen: no bits should pay for perception, only for structure.
-    "decoder": Stage(annealing, DECODER, 3e-4, 0.0, perceptual=2.0),
+    "decoder": Stage(decoding, PICTURE, 3e-4, 0.3, perceptual=(4.0, 2.0)),
     # Only the decoder's side: a critic must not change what is sent. ST-LPIPS counts less beside it, since it takes
     # hatching for detail.
-    "adversarial": Stage(annealing, DECODER, 1e-4, 0.0, perceptual=1.0, adversarial=True),
+    "adversarial": Stage(decoding, PICTURE, 2e-4, 0.0, perceptual=(2.0, 1.0), adversarial=True, frozen=0.0),
 }
 
 
 class Step(NamedTuple):
-    """A stage of `RECIPE`."""
+    """A stage of a recipe."""
 
     stage: str
     share: float  # of the whole length
-    start: tuple[str, ...] = ()  # earlier stages whose parts it takes
+    start: tuple[str, ...] = ()  # earlier stages whose parts it takes; without any, those of the options
     large: bool = False  # crops 1.5 times as wide and half as many, since later stages need more context
 
 
-# All stages in the paper's order, with the shares that paid in lite's trainings (docs/training-log.md). The adversarial
-# stage was not part of those.
-RECIPE = (
+# All stages in the paper's order, with the shares that paid in lite's trainings (docs/training-log.md).
+ALL = (
     Step("compression", 0.30),
     Step("warm-up", 0.05, ("compression",)),
     Step("annealing", 0.20, ("warm-up",), large=True),
@@ -216,6 +252,11 @@ RECIPE = (
     Step("decoder", 0.25, ("finish",), large=True),
     Step("adversarial", 0.10, ("decoder",), large=True),
 )
+RECIPES = {
+    "all": ALL,
+    # A better picture from the same streams, beginning with weights that there are.
+    "picture": (Step("decoder", 0.4), Step("adversarial", 0.6, ("decoder",))),
+}
 
 PUBLIC = ("vit", "latent_decoder")  # parts of `sd21` that stay as they were published
 PUBLIC_RATE = 0.1  # of lite's learning rates: 1e-4 for the coding, as HiFiC's, and 3e-5 for the UNet; OSEDiff's is 5e-5

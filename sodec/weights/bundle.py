@@ -83,28 +83,13 @@ class Bundle:
             if array.dtype != expected:
                 raise WeightsError(f"{path}: {name} must be {np.dtype(expected)} (got {array.dtype})")
         try:
-            coding = self._coding(arrays)
+            coding = coding_from(arrays)
             _check_coding(coding, self.config)
         except KeyError as error:
             raise WeightsError(f"{path} has no tensor {error.args[0]!r}") from None
         except (IndexError, TypeError, ValueError) as error:  # of tables and layers, by the rule that they break
             raise WeightsError(f"{path}: {error}") from None
         return coding
-
-    @staticmethod
-    def _coding(arrays: Mapping[str, np.ndarray]) -> Coding:
-        count = int(arrays["scale_network.layers"][0])
-        if count < 1:
-            raise ValueError(f"the scale network must have a layer (got {count})")
-        layers = [
-            (
-                arrays[f"scale_network.{i}.weights"], arrays[f"scale_network.{i}.bias"],
-                arrays[f"scale_network.{i}.multiplier"], *arrays[f"scale_network.{i}.shift_upsample"].tolist(),
-            )
-            for i in range(count)
-        ]  # fmt: skip
-        z_tables = tuple(_tables(arrays, name) for name in _z_sets(arrays))
-        return Coding(z_tables, _tables(arrays, "y_tables"), layers, arrays["offsets"])
 
     def made(self) -> Any:
         """The model, where it is not in files; None of a folder."""
@@ -155,6 +140,22 @@ class Bundle:
                     first, end = entry["data_offsets"]
                     places[name] = Place(file, start + first, end - first, tuple(entry["shape"]))
         return places
+
+
+def coding_from(arrays: Mapping[str, np.ndarray]) -> Coding:
+    """The coding of the tensors of coding.safetensors, as `saving.coding_arrays` gives them."""
+    count = int(arrays["scale_network.layers"][0])
+    if count < 1:
+        raise ValueError(f"the scale network must have a layer (got {count})")
+    layers = [
+        (
+            arrays[f"scale_network.{i}.weights"], arrays[f"scale_network.{i}.bias"],
+            arrays[f"scale_network.{i}.multiplier"], *arrays[f"scale_network.{i}.shift_upsample"].tolist(),
+        )
+        for i in range(count)
+    ]  # fmt: skip
+    z_tables = tuple(_tables(arrays, name) for name in _z_sets(arrays))
+    return Coding(z_tables, _tables(arrays, "y_tables"), layers, arrays["offsets"])
 
 
 def resolve(model: str, weights: str | Path | Bundle | None = None) -> Bundle:

@@ -39,7 +39,7 @@ def write(
         Contents of files that the codec does not read, by name: part of neither fingerprint nor version.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    integers = _coding_arrays(coding)
+    integers = coding_arrays(coding)
     shards = {CODING_FILE: integers}
     shards |= {f"network-{number}.safetensors": shard for number, shard in enumerate(_shards(networks), 1)}
     names = [*shards, *extra, DESCRIPTION]
@@ -68,7 +68,8 @@ def write(
     return find(str(config["name"]), folder)
 
 
-def _coding_arrays(coding: Coding) -> dict[str, np.ndarray]:
+def coding_arrays(coding: Coding) -> dict[str, np.ndarray]:
+    """The tensors of coding.safetensors."""
     arrays = {"offsets": coding.offsets, "scale_network.layers": np.array([len(coding.layers)], np.int32)}
     sets = {f"z_tables.{number}" if number else "z_tables": one for number, one in enumerate(coding.z_tables)}
     for name, tables in {**sets, "y_tables": coding.y_tables}.items():
