@@ -24,9 +24,11 @@ __all__ = ["bias_act", "reference"]
 
 @triton.jit
 def _kernel(
-    x, bias, residual, noise, weight, out, positions, channels, height, width,
-    NOISE: tl.constexpr, SILU: tl.constexpr, DOUBLED: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_C: tl.constexpr,
+    x, bias, residual, noise, weight, out, positions, units, height, width,
+    UNIT: tl.constexpr, NOISE: tl.constexpr, SILU: tl.constexpr, DOUBLED: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
+    channels = units * UNIT
     channel_blocks = tl.cdiv(channels, BLOCK_C)
     row = (tl.program_id(0) // channel_blocks) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     channel = (tl.program_id(0) % channel_blocks) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -60,11 +62,11 @@ def _launch(
     legality.require(legality.bias_act(x, bias, residual, noise, weight, doubled), "bias_act")
     batch, channels, height, width = out.shape
     config = launch.config("bias_act", x)
-    positions = batch * height * width
+    positions, unit = batch * height * width, launch.unit(channels)
     grid = (launch.blocks(positions, config["BLOCK_ROWS"]) * launch.blocks(channels, config["BLOCK_C"]),)
     with launch.on_device_of(x):
         _kernel[grid](
-            x, bias, residual, noise, weight, out, positions, channels, height, width,
+            x, bias, residual, noise, weight, out, positions, channels // unit, height, width, UNIT=unit,
             NOISE=0 if noise is None else noise.shape[1], SILU=silu, DOUBLED=doubled, **config,
         )  # fmt: skip
 

@@ -23,10 +23,12 @@ __all__ = ["channel_norm_act", "reference"]
 
 @triton.jit
 def _kernel(
-    x, weight, bias, before, residual, out, positions, channels, height, width,
+    x, weight, bias, before, residual, out, positions, units, height, width,
     residual_batch, residual_row, residual_column, eps,
-    PAD: tl.constexpr, SILU: tl.constexpr, RELU: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_C: tl.constexpr,
+    UNIT: tl.constexpr, PAD: tl.constexpr, SILU: tl.constexpr, RELU: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
+    channels = units * UNIT
     row = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     channel = tl.arange(0, BLOCK_C)
     real = (channel < channels)[None, :]
@@ -69,12 +71,13 @@ def channel_norm_act(
     channels, height, width = x.shape[1:]
     block_c = launch.power_of_two(channels)
     block_rows = max(1, config.pop("TILE") // block_c)
-    positions = out.numel() // channels
+    positions, unit = out.numel() // channels, launch.unit(channels)
     strides = (0, 0, 0) if residual is None else (residual.stride(0), *residual.stride()[2:])
     with launch.on_device_of(x):
         _kernel[(launch.blocks(positions, block_rows),)](
-            x, weight, bias, before, residual, out, positions, channels, height, width, *strides, eps,
-            PAD=pad, SILU=act == "silu", RELU=act == "relu", BLOCK_ROWS=block_rows, BLOCK_C=block_c, **config,
+            x, weight, bias, before, residual, out, positions, channels // unit, height, width, *strides, eps,
+            UNIT=unit, PAD=pad, SILU=act == "silu", RELU=act == "relu",
+            BLOCK_ROWS=block_rows, BLOCK_C=block_c, **config,
         )  # fmt: skip
     return out
 

@@ -114,10 +114,11 @@ def _apply(
 
 @triton.jit
 def _whole(
-    x, before, weight, bias, out, rows, channels, width, eps,
-    BLOCK_ROWS: tl.constexpr, BLOCK_G: tl.constexpr, SILU: tl.constexpr,
+    x, before, weight, bias, out, rows, channels, units, eps,
+    UNIT: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_G: tl.constexpr, SILU: tl.constexpr,
 ):  # fmt: skip
-    """All of a group of `width` channels; its second reading is of the caches."""
+    """All of a group, whose second reading is of the caches."""
+    width = units * UNIT  # of a group
     batch = tl.program_id(1).to(tl.int64)
     row = tl.arange(0, BLOCK_ROWS)[:, None]
     place = tl.arange(0, BLOCK_G)[None, :]
@@ -164,11 +165,11 @@ def group_norm_silu(
     config = launch.config("group_norm_silu", x)
     out = torch.empty_like(x)
     if rows * of_group <= config["WHOLE"]:
-        block_g = launch.power_of_two(of_group, 1)
+        block_g, unit = launch.power_of_two(of_group, 1), launch.unit(of_group)
         with launch.on_device_of(x):
             _whole[(groups, batch)](
-                x, before, weight, bias, out, rows, channels, of_group, eps,
-                BLOCK_ROWS=max(1, config["WHOLE_TILE"] // block_g), BLOCK_G=block_g, SILU=silu,
+                x, before, weight, bias, out, rows, channels, of_group // unit, eps,
+                UNIT=unit, BLOCK_ROWS=max(1, config["WHOLE_TILE"] // block_g), BLOCK_G=block_g, SILU=silu,
                 num_warps=config["WHOLE_WARPS"], num_stages=config["num_stages"],
             )  # fmt: skip
         return out

@@ -13,6 +13,7 @@ those on which it wins by less, so that it pays only where CUDA graphs replay th
 from __future__ import annotations
 
 import json
+import math
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
@@ -64,6 +65,12 @@ def on_device_of(x: Tensor) -> AbstractContextManager[Any]:
 def blocks(size: int, block: int) -> int:
     """How many blocks cover a size."""
     return -(-size // block)
+
+
+def unit(width: int) -> int:
+    """1, 2, 4 or 8, the largest that divides a width. Kernels take the width in units: the compiler sees from a factor
+    what addresses are multiples of, and so how wide a load may be (of arguments only whether 16 divides them)."""
+    return math.gcd(width, 8)
 
 
 def power_of_two(size: int, least: int = 16) -> int:

@@ -14,7 +14,10 @@ from sodec.models import LITE, SD21_TINY, SodecModel
 from sodec.models.ddim import ddim
 from sodec.models.flow import Flow
 from sodec.models.lite import Guidance
-from sodec.models.prepare import fold_batch_norms, prepare
+from sodec.models.prepare import fold_batch_norms, fold_upsamplings, fold_values, prepare
+from sodec.models.sd21.resnet import NearestUpsample
+from sodec.models.sd21.vae import PixelAttention
+from sodec.models.sd21.vit import Embeddings
 
 CPU = torch.device("cpu")
 CONFIGS = [pytest.param(config, id=config.name) for config in (LITE, SD21_TINY)]
@@ -80,6 +83,43 @@ def test_batch_norms_fold_exactly(model):
     # l_0 and the folded pixels become float32 on the way.
     assert relative_error(found.guidance.at_8, expected.guidance.at_8) <= 1e-14
     assert relative_error(found.pixels, expected.pixels) <= 1e-6
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 6), (5, 3)])
+def test_nearest_upsampling_folds_exactly(size):
+    torch.manual_seed(0)
+    whole = nn.Sequential(NearestUpsample(6)).double()
+    x = torch.randn(2, 6, *size, dtype=torch.float64)
+    with torch.inference_mode():
+        expected = whole(x)
+        assert expected.shape == (2, 6, 2 * size[0], 2 * size[1])
+        assert fold_upsamplings(whole) == 1
+        assert relative_error(whole(x), expected) <= 1e-15
+        assert fold_upsamplings(whole) == 0
+
+
+def test_an_attentions_last_product_folds_exactly():
+    torch.manual_seed(0)
+    whole = nn.Sequential(PixelAttention(8, 4)).double()
+    whole[0].join()
+    x = torch.randn(2, 8, 5, 3, dtype=torch.float64)
+    with torch.inference_mode():
+        expected = whole(x)
+        assert fold_values(whole) == 1
+        assert relative_error(whole(x) - x, expected - x) <= 1e-14
+        assert fold_values(whole) == 0
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 5), (3, 11)])
+def test_positions_are_pytorchs_bicubic_ones(size):
+    embeddings = Embeddings(SD21_TINY)
+    trained = embeddings.position_embeddings
+    grid = trained[:, 1:].reshape(1, 5, 5, -1).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        expected = nn.functional.interpolate(grid, size, mode="bicubic").flatten(2).transpose(1, 2)
+        found = embeddings._positions(*size)
+    assert torch.equal(found[:, :1], trained[:, :1])
+    assert relative_error(found[:, 1:], expected) <= 1e-6
 
 
 @pytest.mark.parametrize("variant", ["no_unet", "mean_eps", "no_guidance", "no_noise", "no_content"])

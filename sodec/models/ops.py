@@ -47,14 +47,15 @@ def conv(
 def _leaves_bias(kernel: str, layer: nn.Module, x: Tensor, *others: Tensor | None) -> bool:
     """Whether a kernel adds the layer's bias. Layers that training has wrapped, as LoRA does, add their own."""
     return (
-        _may_have_kernels(x)
+        may_have_kernels(x)
         and isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d))
         and layer.bias is not None
         and dispatch.fuses(kernel, x, layer.bias, *others)
     )
 
 
-def _may_have_kernels(x: Tensor) -> bool:
+def may_have_kernels(x: Tensor) -> bool:
+    """Whether to ask `kernels.dispatch` at all."""
     return x.is_cuda or legality.interpreted()
 
 
@@ -86,25 +87,25 @@ def conv_group_norm(layer: nn.Conv2d, x: Tensor, norm: nn.GroupNorm) -> Tensor:
 
 def group_norm(x: Tensor, norm: nn.GroupNorm, *, silu: bool) -> Tensor:
     """The norm of x (B, C, H, W), then SiLU if asked for."""
-    function = dispatch.group_norm_silu if _may_have_kernels(x) else reference.group_norm_silu
+    function = dispatch.group_norm_silu if may_have_kernels(x) else reference.group_norm_silu
     return function(x, norm.num_groups, norm.weight, norm.bias, norm.eps, silu)
 
 
 def channel_norm_silu(x: Tensor, norm: nn.LayerNorm) -> Tensor:
     """The norm of the channels of x (B, C, H, W), position by position, then SiLU."""
-    if _may_have_kernels(x) and dispatch.fuses("channel_norm_act", x, norm.weight, norm.bias):
+    if may_have_kernels(x) and dispatch.fuses("channel_norm_act", x, norm.weight, norm.bias):
         return dispatch.channel_norm_act(channels_last(x), norm.weight, norm.bias, norm.eps, "silu")
     return F.silu(norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
 
 
 def geglu(x: Tensor) -> Tensor:
     """h * gelu(g), (..., 2 C) to (..., C), h the first half."""
-    return dispatch.geglu(x) if _may_have_kernels(x) else reference.geglu(x)
+    return dispatch.geglu(x) if may_have_kernels(x) else reference.geglu(x)
 
 
 def guided_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attention of q (B, N, H, D) to few tokens k, v (B, T, H, D): (B, N, H, D)."""
-    return (dispatch if _may_have_kernels(q) else reference).guided_attention(q, k, v)
+    return (dispatch if may_have_kernels(q) else reference).guided_attention(q, k, v)
 
 
 def self_attention(qkv: Tensor) -> Tensor:

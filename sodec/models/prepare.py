@@ -15,8 +15,9 @@ from .blocks import Centred, CentredBlock, JoinedLinear, Upsample, joined_linear
 from .lite import LatentDecoder
 from .model import SodecModel
 from .sd21 import DiffusionUNet, VaeDecoder
-from .sd21.resnet import ResnetBlock
+from .sd21.resnet import NearestUpsample, ResnetBlock
 from .sd21.transformer import TokenAttention
+from .sd21.vae import PixelAttention
 from .sd21.vit import DEVIATION, MEAN, Dinov2
 from .sd21.vit import Layer as VitLayer
 
@@ -59,7 +60,9 @@ def prepare(model: SodecModel, device: torch.device, dtype: torch.dtype, *, one_
             folds["time embedding at the one timestep into biases"] = _fold_time(model.unet, model.config.timestep)
     if one_step:
         folds["factors of the one step into the convolutions around it"] = _fold_step(model)
+    folds["nearest upsamplings into the convolutions behind them"] = fold_upsamplings(model)
     if isinstance(model.latent_decoder, VaeDecoder):
+        folds["last product of an attention with one head into its values"] = fold_values(model.latent_decoder)
         folds["scale of latent and picture into the latent decoder's ends"] = _fold_scales(model.latent_decoder)
     if isinstance(model.vit, Dinov2):
         folds["layer scales of the ViT into the layers before them"] = _fold_layer_scales(model.vit)
@@ -187,6 +190,47 @@ def _fold_scales(decoder: VaeDecoder) -> int:
     _add_to_bias(decoder.decoder.conv_out, 0.5)
     decoder.scale, decoder.centred = 1.0, False
     return 2
+
+
+def fold_upsamplings(module: nn.Module) -> int:
+    """Nearest upsampling and a 3x3 convolution as one transposed 4x4 convolution of stride 2. How many there were.
+
+    Of the three rows that the convolution reads, two have the same origin: an even row 2 i takes w0 of row i - 1 and
+    w1 + w2 of row i, an odd one w0 + w1 of row i and w2 of row i + 1, and so do columns. So there are 4 products for a
+    pixel instead of 9, and no picture of twice the size between. A transposed convolution multiplies its input at i
+    with row k of its weight for row 2 i + k - 1 of its output.
+    """
+    layers = [layer for layer in module.modules() if isinstance(layer, NearestUpsample) and not layer.folded]
+    for layer in layers:
+        old = layer.conv
+        weight = old.weight.double()
+        for axis in (2, 3):
+            first, middle, last = weight.unbind(axis)
+            weight = torch.stack([last, middle + last, first + middle, first], axis)
+        with torch.device("meta"):
+            new = nn.ConvTranspose2d(old.in_channels, old.out_channels, 4, 2, 1)
+        new.weight = nn.Parameter(weight.transpose(0, 1).to(old.weight.dtype), requires_grad=False)
+        new.bias = old.bias
+        layer.conv = new
+    return len(layers)
+
+
+def fold_values(module: nn.Module) -> int:
+    """An attention's last product W_o into its values. How many there were.
+
+    W_o (A (W_v x + b_v)) + b_o = A (W_o W_v x + W_o b_v + b_o), since the rows of A sum to 1.
+    """
+    layers = [layer for layer in module.modules() if isinstance(layer, PixelAttention) and len(layer.to_out)]
+    for layer in layers:
+        qkv, out = layer.joined, layer.to_out[0]
+        assert qkv is not None
+        width = out.in_features
+        weight = out.weight.double()
+        qkv.weight[-width:] = weight @ qkv.weight[-width:].double()
+        # The bias of the values, where every weight of the attention meets it.
+        qkv.bias[-width:] = weight @ qkv.bias[-width:].double() + out.bias.double()
+        layer.to_out = nn.ModuleList()
+    return len(layers)
 
 
 def _fold_layer_scales(vit: Dinov2) -> int:

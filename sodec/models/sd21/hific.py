@@ -5,10 +5,14 @@ Its padding by reflection is by the edge here, since a picture may be a single p
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...kernels import dispatch
+from .. import ops
 from ..blocks import Fidelity, ResBlock, Upsample
 from ..blocks import conv as plain_conv
 from ..coding import QualityShift, pad_to
@@ -25,6 +29,9 @@ def doubled(inputs: int, outputs: int, kernel: int) -> nn.ConvTranspose2d:
     return nn.ConvTranspose2d(inputs, outputs, kernel, 2, kernel // 2, 1)
 
 
+EPS = 1e-3  # of the norms
+
+
 class ChannelNorm(nn.Module):
     """Normalises every position over its channels, so that a tile is as the picture would be."""
 
@@ -34,8 +41,14 @@ class ChannelNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        channels_last = F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), self.weight, self.bias, 1e-3)
+        channels_last = F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), self.weight, self.bias, EPS)
         return channels_last.permute(0, 3, 1, 2)
+
+
+def normed(norm: nn.Module, x: Tensor, *, act: str = "", **more: Any) -> Tensor:
+    """`norm` by a kernel, with what `kernels.dispatch.channel_norm_act` has beside it."""
+    x, weight, bias = ops.channels_last(x), norm.weight, norm.bias
+    return dispatch.channel_norm_act(x, weight, bias, EPS, act, **more)  # type: ignore[arg-type]
 
 
 class HificAnalysis(nn.Module):
@@ -96,6 +109,13 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x + self.layers(x)
 
+    def fused(self, x: Tensor, pad: int) -> Tensor:
+        """The same of x that is padded by 1, and padded by `pad`, by kernels."""
+        first, first_norm, _, second, second_norm = self.layers
+        hidden = normed(first_norm, ops.without_bias(first, x, 0), before=first.bias, act="relu", pad=1)
+        skip = x[..., 1:-1, 1:-1]
+        return normed(second_norm, ops.without_bias(second, hidden, 0), before=second.bias, residual=skip, pad=pad)
+
 
 class HificGenerator(nn.Module):
     """D_a: y_hat (B, Cy, h, w) to the fidelity picture x_f (B, 3, 16 h, 16 w), about 0..1.
@@ -116,8 +136,26 @@ class HificGenerator(nn.Module):
         self.leave = nn.Sequential(*layers, conv(width, 3, 7))
 
     def forward(self, y_hat: Tensor, quality: Tensor) -> Fidelity:
-        x = self.enter(y_hat) + self.shift(quality)[:, :, None, None].to(y_hat.dtype)
+        shift = self.shift(quality)[:, :, None, None].to(y_hat.dtype)
+        if ops.may_have_kernels(y_hat) and dispatch.fuses("channel_norm_act", y_hat, self.enter[0].weight):  # type: ignore[arg-type]
+            return Fidelity(self._fused(y_hat, shift) * 0.5 + 0.5)
+        x = self.enter(y_hat) + shift
         return Fidelity(self.leave(x + self.body(x)) * 0.5 + 0.5)
+
+    def _fused(self, y_hat: Tensor, shift: Tensor) -> Tensor:
+        """The same before its last factor, where the kernel of the norms adds biases and skips, and pads."""
+        y_norm, first, norm = self.enter
+        x = ops.without_bias(first, normed(y_norm, y_hat, pad=1), 0)
+        start = x = normed(norm, x, before=first.bias, residual=shift.expand(x.shape), pad=1)  # type: ignore[arg-type]
+        for block in self.body:
+            x = block.fused(x, 1)  # type: ignore[operator]
+        x = (start + x)[..., 1:-1, 1:-1]
+        *doublings, last = self.leave
+        for number in range(0, len(doublings), 3):
+            doubling, norm, _ = doublings[number : number + 3]
+            pad = 3 if number + 3 == len(doublings) else 0
+            x = normed(norm, ops.without_bias(doubling, x), before=doubling.bias, act="relu", pad=pad)  # type: ignore[arg-type]
+        return dispatch.bias_act(ops.channels_last(ops.without_bias(last, x, 0)), last.bias)  # type: ignore[arg-type]
 
 
 class DoublingTransformation(nn.Module):

@@ -55,12 +55,19 @@ class Downsample(nn.Module):
         return ops.conv(self.conv, x)
 
 
-class Upsample(nn.Module):
-    """Twice the size: every pixel four times, then a convolution."""
+class NearestUpsample(nn.Module):
+    """Twice the size: every pixel four times, then a convolution; `prepare` makes both one transposed convolution."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.conv = conv(width, width)
+        self.conv: nn.Conv2d | nn.ConvTranspose2d = conv(width, width)
+
+    @property
+    def folded(self) -> bool:
+        """Whether it is one convolution."""
+        return isinstance(self.conv, nn.ConvTranspose2d)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.folded:
+            return ops.conv(self.conv, x)
         return ops.conv(self.conv, F.interpolate(x, scale_factor=2.0, mode="nearest"))

@@ -12,7 +12,7 @@ from .. import ops
 from ..blocks import conv, conv_in_float32
 from ..coding import pad_to
 from ..config import ModelConfig
-from .resnet import Downsample, ResnetBlock, Upsample
+from .resnet import Downsample, NearestUpsample, ResnetBlock
 from .transformer import Transformer
 
 EPS = 1e-5  # of the residual blocks' norms
@@ -66,7 +66,7 @@ class DiffusionUNet(nn.Module):
                 higher.add(resnet(current + skips.pop(), width), transformer(level))
                 current = width
             if level > 0:
-                higher.upsamplers = nn.ModuleList([Upsample(width)])
+                higher.upsamplers = nn.ModuleList([NearestUpsample(width)])
             up.append(higher)
         self.up_blocks = nn.ModuleList(up)
         self.conv_norm_out = nn.GroupNorm(layout.groups, widths[0], EPS)

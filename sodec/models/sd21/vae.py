@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from .. import ops
 from ..blocks import JoinedLinear, conv
 from ..config import ModelConfig
-from .resnet import ResnetBlock, Upsample
+from .resnet import NearestUpsample, ResnetBlock
 
 
 class VaeDecoder(nn.Module):
@@ -55,7 +55,7 @@ class Level(nn.Module):
         super().__init__()
         self.resnets = nn.ModuleList(ResnetBlock(inputs if i == 0 else width, width, groups) for i in range(count))
         if not last:
-            self.upsamplers = nn.ModuleList([Upsample(width)])
+            self.upsamplers = nn.ModuleList([NearestUpsample(width)])
 
     def forward(self, x: Tensor) -> Tensor:
         for resnet in self.resnets:
@@ -87,5 +87,7 @@ class PixelAttention(JoinedLinear):
     def forward(self, x: Tensor) -> Tensor:
         batch, width, height, across = x.shape
         pixels = ops.group_norm(x, self.group_norm, silu=False).permute(0, 2, 3, 1).reshape(batch, -1, width)
-        out = self.to_out[0](ops.wide_attention(*self.qkv(pixels).chunk(3, -1)))
+        out = ops.wide_attention(*self.qkv(pixels).chunk(3, -1))
+        for layer in self.to_out:  # none once `prepare` has folded it
+            out = layer(out)
         return x + out.reshape(batch, height, across, width).permute(0, 3, 1, 2)

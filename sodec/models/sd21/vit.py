@@ -58,9 +58,18 @@ class Embeddings(nn.Module):
 
     def _positions(self, height: int, width: int) -> Tensor:
         trained = self.position_embeddings.float()
-        grid = trained[:, 1:].reshape(1, self.grid, self.grid, -1).permute(0, 3, 1, 2)
-        grid = F.interpolate(grid, (height, width), mode="bicubic", align_corners=False)
-        return torch.cat([trained[:, :1], grid.flatten(2).transpose(1, 2)], 1)
+        grid = trained[0, 1:].unflatten(0, (self.grid, self.grid))
+        grid = torch.einsum("yh,hwc,xw->yxc", self._bicubic(height), grid, self._bicubic(width))
+        return torch.cat([trained[:, :1], grid.flatten(0, 1)[None]], 1)
+
+    def _bicubic(self, size: int) -> Tensor:
+        """What each of `size` positions takes of those of the grid: (size, grid).
+
+        Two products with it are the interpolation of all channels. PyTorch's own, which goes through the channels one
+        after the other in each position, took 7 ms on an H200.
+        """
+        identity = torch.eye(self.grid, device=self.position_embeddings.device)[None, None]
+        return F.interpolate(identity, (size, self.grid), mode="bicubic", align_corners=False)[0, 0]
 
 
 class PatchEmbeddings(nn.Module):
