@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from . import memory
-from .errors import UnknownModelError
+from .errors import UnknownModelError, item_named
 from .files import StreamLike, read_stream
 from .pipeline.tiles import CELL
 from .stream import container, info, symbols
@@ -97,22 +97,27 @@ def decompress(
     >>> image = sodec.decompress("photo.sodec")
     >>> face = sodec.decompress(data, region=(400, 120, 256, 256))
     """
-    if isinstance(data, (list, tuple)):
-        return [
-            decompress(stream, output=output, weights=weights, engine=engine, device=device, **options)
-            for stream in data
-        ]
     if weights is not None:
         return kept_codec(resolve("", weights), device, engine).decompress(data, output=output, **options)
+    many = isinstance(data, (list, tuple))
     # A coding that is not installed is named whatever the size is; the codec refuses what is too large. Only salvage
     # unpacks alpha here.
     limits = {"max_pixels": MAX_SIDE**2, "max_tile": MAX_SIDE}
     if salvage := options.get("on_error") == "conceal":
         limits = {name: options[name] for name in limits if name in options}
-    with memory.errors_named():
-        known = tuple(bundled_fingerprints())
-        stream: Any = container.read(read_stream(data), **limits, salvage=salvage, known=known, alpha=False)
-    return kept_codec(_bundle_of(stream.fingerprint), device, engine).decompress(stream, output=output, **options)
+    known, streams = tuple(bundled_fingerprints()), list[tuple[Bundle, Any]]()
+    for number, one in enumerate(data if many else [data]):
+        with item_named("streams" if many else None, number), memory.errors_named():
+            stream = container.read(read_stream(one), **limits, salvage=salvage, known=known, alpha=False)
+            streams.append((_bundle_of(stream.fingerprint), stream))
+    if many and len({bundle.fingerprint for bundle, _ in streams}) == 1:
+        codec = kept_codec(streams[0][0], device, engine)
+        return codec.decompress([stream for _, stream in streams], output=output, **options)
+    pictures = []
+    for number, (bundle, one) in enumerate(streams):
+        with item_named("streams" if many else None, number):
+            pictures.append(kept_codec(bundle, device, engine).decompress(one, output=output, **options))
+    return pictures if many else pictures[0]
 
 
 @memory.errors_named()

@@ -6,15 +6,16 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, overload
 
 from . import memory, picture
-from .errors import DamageWarning, DeviceError, UnknownModelError, ViewError, warn
+from .errors import DamageWarning, DeviceError, UnknownModelError, ViewError, item_named, warn
 from .files import StreamLike, read_stream
 from .picture import PictureLike
 from .pipeline import rate
-from .pipeline.decoder import decode
+from .pipeline.decoder import decode_all
 from .pipeline.encoder import encode
 from .pipeline.engine import Engine
 from .pipeline.engines import make_engine
@@ -182,7 +183,8 @@ class Codec:
         Raises
         ------
         UnsupportedPictureError, PictureTooLargeError, QualityError
-            Named with the value at fault, before anything is computed.
+            Named with the value at fault, before anything is computed. Of several pictures the first bad one is named
+            by its index, as pictures[3], and no stream is returned.
         TargetError
             The target is not a positive number, or below the smallest size possible, which the message names.
         """
@@ -201,7 +203,10 @@ class Codec:
             limit = rate.byte_limit(*loaded.size, target_bpp, max_bytes) if quality is None else None
             return encode(engine, self.bundle.fingerprint, loaded, quality, limit, progress)
 
-        streams = [compressed(source) for source in sources]
+        streams = []
+        for number, source in enumerate(sources):
+            with item_named("pictures" if many else None, number):
+                streams.append(compressed(source))
         return streams if many else streams[0]
 
     @overload
@@ -238,10 +243,15 @@ class Codec:
     ) -> Any:
         """The picture of a stream, or a list of pictures for a list of streams.
 
+        On a CUDA device windows of one size, of several pictures or of a large one, are decoded in batches, while the
+        symbols of the next ones are read; in smaller batches, with one warning, where memory does not suffice. Each
+        picture is then the one that it would be alone but for the rounding of the dtype, since libraries may sum in
+        another order. On a CPU pictures are decoded one after the other, and equal those that are decoded alone.
+
         Parameters
         ----------
         streams
-            Bytes, path or binary file, or several.
+            Bytes, path or binary file, or several. All headers of several are read before anything is decoded.
         output
             "pil" (RGB or L, with A where there is alpha), "numpy" (uint8 (H, W, 3), grey (H, W), alpha as a last
             plane) or "torch" (the same planes, float32 (C, H, W) in 0..1).
@@ -265,14 +275,15 @@ class Codec:
             Streams of more pixels, or with tiles of more pixels a side, are refused before memory is taken for them:
             time and memory grow with both, whatever the bytes. sodec writes tiles of 1,024.
         progress
-            Called with the share of the tiles that is decoded, 0 to 1, after each.
+            Called with the share of the work that is done, 0 to 1, after each tile of a picture; several count alike.
         report
             Receives the time of every stage and the rectangles that were lost.
 
         Raises
         ------
         CorruptStreamError, NewerFormatError, UnknownModelError, PictureTooLargeError
-            The bytes are damaged, too new, of other weights, or of a picture beyond the limits.
+            The bytes are damaged, too new, of other weights, or of a picture beyond the limits. Of several streams
+            the first bad one is named by its index, as streams[3], and no picture is returned.
         ViewError
             A mode, fidelity, scale or noise that does not exist, or a region that is not within the picture.
         """
@@ -284,18 +295,20 @@ class Codec:
         conceal = on_error == "conceal"
         engine = self._timed(report)
 
-        def decompressed(data: StreamLike) -> Any:
-            with engine.stage("container"):
-                stream = self._read(data, max_pixels, max_tile, salvage=conceal)
-            decoded = decode(engine, stream, view, conceal=conceal, progress=progress)
-            _warn_of_damage(stream, decoded.lost)
+        many = isinstance(streams, (list, tuple))
+        given: list[Any] = list(streams) if many else [streams]  # type: ignore[arg-type]
+        naming = partial(item_named, "streams" if many else None)
+        read = []
+        for number, data in enumerate(given):
+            with naming(number), engine.stage("container"):
+                read.append(self._read(data, max_pixels, max_tile, salvage=conceal))
+        pictures: list[Any] = [None] * len(read)
+        for number, decoded in decode_all(engine, read, view, conceal=conceal, progress=progress, naming=naming):
+            _warn_of_damage(read[number], decoded.lost, f"streams[{number}]: " if many else "")
             if report is not None:
                 report.lost += decoded.lost
-            return OUTPUTS[output](decoded.picture)
-
-        if isinstance(streams, (list, tuple)):
-            return [decompressed(data) for data in streams]
-        return decompressed(streams)  # type: ignore[arg-type]
+            pictures[number] = OUTPUTS[output](decoded.picture)
+        return pictures if many else pictures[0]
 
     def latents(self, data: StreamLike) -> Latents:
         """y_hat and z_hat of a stream of one tile, for looking at the parts of the decoder one by one.
@@ -371,12 +384,12 @@ def _check_process() -> None:
         )
 
 
-def _warn_of_damage(stream: container.Stream, lost: tuple[Region, ...]) -> None:
-    for rectangle in lost:
-        place = ",".join(map(str, rectangle))
-        warn(f"the tile at {place} (x,y,width,height) is damaged; it is filled from its surroundings", DamageWarning)
-    for repair in stream.repairs:
-        warn(repair, DamageWarning)
-    for name in stream.damaged:
-        if name.startswith("section"):
-            warn(f"{name} of the stream is damaged and left out", DamageWarning)
+def _warn_of_damage(stream: container.Stream, lost: tuple[Region, ...], which: str = "") -> None:
+    """Warns of all damage to a stream; `which` begins the messages."""
+    tiles = [f"the tile at {','.join(map(str, box))} (x,y,width,height) is damaged; it is filled from its surroundings"
+             for box in lost]  # fmt: skip
+    sections = [
+        f"{name} of the stream is damaged and left out" for name in stream.damaged if name.startswith("section")
+    ]
+    for message in (*tiles, *stream.repairs, *sections):
+        warn(which + message, DamageWarning)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class SodecError(Exception):
@@ -72,6 +74,17 @@ class MissingPackageError(SodecError, ImportError):
 
 class DamageWarning(UserWarning):
     """Part of a stream is lost, where the caller asked for the rest of the picture instead of an error."""
+
+
+@contextmanager
+def item_named(items: str | None, number: int) -> Iterator[None]:
+    """Makes an error that the block raises say which of several `items` it is about."""
+    try:
+        yield
+    except (SodecError, TypeError) as error:
+        if items is None:
+            raise
+        raise type(error)(f"{items}[{number}]: {error}") from error
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:

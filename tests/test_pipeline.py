@@ -60,14 +60,14 @@ def test_ramps_are_straight_and_add_up_to_one():
     """Windows of plain colours: between two of them the picture runs in a line, also where four meet."""
     stream = container.read(codec().compress(photo(*SIZE)))
     engine, made = engine_of(), []
-    synthesise = engine.synthesise
+    synthesise = engine.synthesise_all
 
-    def plain(*arguments):
-        planes = synthesise(*arguments)
+    def plain(windows):
+        (planes,) = synthesise(windows)
         made.append(len(made) / 10)
-        return planes._replace(values=torch.full_like(planes.values, made[-1] - planes.offset))
+        return [planes._replace(values=torch.full_like(planes.values, made[-1] - planes.offset))]
 
-    engine.synthesise = plain
+    engine.synthesise_all = plain
     rgb = decode(engine, stream, checked_view()).picture.rgb.astype(float)[..., 1]
     middle = np.array([[0.0, 0.1, 0.2], [0.3, 0.4, 0.5], [0.6, 0.7, 0.8]]) * 255
     for row in range(2):
@@ -109,7 +109,7 @@ def test_symbols_of_the_next_row_are_read_while_the_device_works(monkeypatch):
     stream = container.read(codec().compress(photo(60, 2500)))
     begun, engine = [], engine_of()
     engine.tile = 1024
-    begin, synthesise = TileSource.begin, engine.synthesise
+    begin, synthesise = TileSource.begin, engine.synthesise_all
 
     def noted(self, windows):
         windows = list(windows)
@@ -118,7 +118,7 @@ def test_symbols_of_the_next_row_are_read_while_the_device_works(monkeypatch):
 
     monkeypatch.setattr(TileSource, "begin", noted)
     seen = []
-    engine.synthesise = lambda *arguments: seen.append(max(begun)) or synthesise(*arguments)
+    engine.synthesise_all = lambda windows: seen.append(max(begun)) or synthesise(windows)
     decode(engine, stream, checked_view())
     assert seen == [960, 1984, 1984]
 

@@ -57,7 +57,7 @@ def test_a_region_is_the_crop_of_the_whole(region, mode):
 )
 def test_a_region_decodes_the_tiles_that_reach_into_it(monkeypatch, region, synthesised, read):
     count = {"synthesised": 0, "read": 0}
-    synthesise, decode = codec().engine.synthesise, symbols.decode
+    synthesise, decode = codec().engine.synthesise_all, symbols.decode
 
     def counting(name, function):
         def call(*arguments):
@@ -66,7 +66,7 @@ def test_a_region_decodes_the_tiles_that_reach_into_it(monkeypatch, region, synt
 
         return call
 
-    monkeypatch.setattr(codec().engine, "synthesise", counting("synthesised", synthesise))
+    monkeypatch.setattr(codec().engine, "synthesise_all", counting("synthesised", synthesise))
     monkeypatch.setattr("sodec.pipeline.source.symbols.decode", counting("read", decode))
     codec().decompress(stream(), region=region)
     assert count == {"synthesised": synthesised, "read": read}

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..codec import Codec
 from ..models.flow import STEPS, Flow
 from ..pipeline import tiles
+from ..pipeline.batches import alone
 from ..pipeline.source import TileSource
 from ..pipeline.tiles import HALO, Box
 from ..pipeline.torch_engine import TorchEngine
@@ -66,7 +67,7 @@ class Dissection:
         self.quality = stream.quality
         self.symbols = [self.source.symbols(number) for number in range(len(stream.payloads))]
         self.z_hat = [torch.from_numpy(z).to(codec.device)[None].to(self.dtype) for z, _ in self.symbols]
-        self.source.load(self.windows)
+        alone(codec.engine, self.source.load(self.windows))
         engine = codec.engine
         assert isinstance(engine, TorchEngine)
         self.flows: list[Flow] = [

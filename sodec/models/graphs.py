@@ -104,6 +104,10 @@ class GraphedDecoder:
             self.decoders, self.dequantisers = (SizeCache[Decode](CAPACITY) for _ in range(2))
             self._pool = _cuda.graph_pool_handle() if self._on_device else None
 
+    def __len__(self) -> int:
+        """How many graphs there are."""
+        return len(self.decoders) + len(self.dequantisers)
+
     def dequantise(
         self, symbols: Tensor, z_hat: Tensor, quality: Tensor, call: object = None
     ) -> tuple[Tensor, ...]:  # fmt: skip

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,9 +13,10 @@ import numpy as np
 from .. import memory
 from ..picture import Picture
 from ..stream.container import Stream
-from . import fitting, tiles
-from .engine import Engine, Planes
-from .source import TileSource
+from . import batches, fitting, tiles
+from .batches import Work
+from .engine import Engine, Planes, Window
+from .source import Readers, TileSource
 from .tiles import Box
 from .view import Region, View
 
@@ -33,6 +37,51 @@ def decode(
 
     Raises `CorruptStreamError` where a tile can't be read; with `conceal`, where none can.
     """
+    ((_, decoded),) = decode_all(engine, [stream], view, conceal=conceal, progress=progress)
+    return decoded
+
+
+def decode_all(
+    engine: Engine,
+    streams: Sequence[Stream],
+    view: View,
+    *,
+    conceal: bool = False,
+    progress: Progress | None = None,
+    naming: Callable[[int], AbstractContextManager[None]] = lambda number: nullcontext(),
+) -> Iterator[tuple[int, Decoded]]:
+    """What `decode` gives for each of several streams, with its number, as soon as it is there.
+
+    What concerns one stream runs within `naming` of its number, so that an error can say which it is.
+    """
+    shares: dict[int, float] = {}  # of those that are being decoded
+    ended = 0
+
+    def tell(number: int, share: float) -> None:
+        nonlocal ended
+        shares[number] = share
+        if share == 1:
+            del shares[number]
+            ended += 1
+        if progress is not None:
+            progress((ended + sum(shares.values())) / len(streams))
+
+    def named(number: int, work: Work[Decoded]) -> Work[Decoded]:
+        with naming(number):
+            return (yield from work)
+
+    with Readers() as readers:
+        works = [
+            named(number, _decoding(engine, stream, view, conceal, partial(tell, number), readers, len(streams) > 1))
+            for number, stream in enumerate(streams)
+        ]
+        pixels = [tiles.padded(stream.width) * tiles.padded(stream.height) for stream in streams]
+        yield from batches.run(engine, works, pixels)
+
+
+def _decoding(
+    engine: Engine, stream: Stream, view: View, conceal: bool, tell: Progress, readers: Readers, several: bool
+) -> Work[Decoded]:
     wanted = view.box(stream.width, stream.height)
     width, height = wanted.width // view.shrink, wanted.height // view.shrink
     # As it is handed out: three planes, and Pillow's four; alpha by itself and within what Pillow is given.
@@ -47,22 +96,27 @@ def decode(
     y_channels = engine.coding.offsets.shape[1]
     beside = 3 * width * height + ramps + fitting.read_ahead_bytes(y_channels, read.width, read.height)
     engine.check(largest.height, largest.width, beside)
-    with engine.running(), TileSource(engine, stream, content=view.fidelity < 1, conceal=conceal) as source:
-        canvas = engine.canvas(height, width)
-        joiner = Joiner(engine, whole, wanted, view.shrink, stream.grey, canvas)
-        count, done = sum(map(len, rows)), 0
-        for row, next_row in zip(rows, [*rows[1:], []], strict=True):
-            source.forget(row[0].window.top)
-            source.load(place.window for place in row)
-            source.begin(place.window for place in next_row)
-            for place in row:
-                features, corner = source.window(place.window), (place.window.top, place.window.left)
-                planes = engine.synthesise(features, stream.quality, view.fidelity, view.noise, corner)
-                joiner.add(place, planes)
-                done += 1
-                if progress:
-                    progress(done / count)
-        rgb = engine.finished(canvas)
+    source = TileSource(
+        engine, stream, content=view.fidelity < 1, conceal=conceal, readers=readers, ahead=several
+    )  # fmt: skip
+    source.begin(place.window for place in rows[0])
+    canvas = engine.canvas(height, width)
+    joiner = Joiner(engine, whole, wanted, view.shrink, stream.grey, canvas)
+    done = 0
+    for row, next_row in zip(rows, [*rows[1:], []], strict=True):
+        source.forget(row[0].window.top)
+        yield from source.load(place.window for place in row)
+        source.begin(place.window for place in next_row)
+        for together in _alike(row, engine):
+            planes = yield [
+                Window(source.window(window), stream.quality, view.fidelity, view.noise, (window.top, window.left))
+                for _, window in together
+            ]
+            for place, made in zip(together, planes, strict=True):
+                joiner.add(place, made)
+            done += len(together)
+            tell(done / len(windows))
+    (rgb,) = yield [batches.Fetch(canvas)]
     shown = wanted.common(Box(0, 0, stream.width, stream.height))
     alpha = stream.alpha_part(*shown.within(Box(0, 0, stream.width, stream.height)))
     if alpha is not None:
@@ -99,6 +153,13 @@ def _rows(whole: Box, wanted: Box, tile: int) -> Iterator[list[Place]]:
             row = []
         row.append(Place(box, box.grown(tiles.HALO, whole.right, whole.bottom)))
     yield row
+
+
+def _alike(row: list[Place], engine: Engine) -> Iterator[list[Place]]:
+    """The places of a row, those together that are next to each other, of one size, and best computed at once."""
+    for (width, height), group in itertools.groupby(row, lambda place: (place.window.width, place.window.height)):
+        places, most = list(group), engine.at_once(width * height)
+        yield from (places[first : first + most] for first in range(0, len(places), most))
 
 
 class Joiner:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar, NamedTuple
 
@@ -54,6 +54,46 @@ class Planes(NamedTuple):
         f = self.fold
         down, across = (slice(part.start // f, part.stop // f) for part in (rows, columns))
         return self.values[..., down, across]
+
+
+class Tile(NamedTuple):
+    """A tile to dequantise. Those with one `key` can be computed together."""
+
+    z: np.ndarray  # (Cz, ceil(h/4), ceil(w/4)) int16
+    y: np.ndarray  # (Cy, h, w) int16
+    quality: float
+    content: bool  # whether more than y_hat is wanted
+
+    @property
+    def key(self) -> Hashable:
+        """Of all that has to be equal."""
+        return Tile, self.z.shape, self.y.shape, self.content
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of the picture that it covers."""
+        return self.y.shape[1] * self.y.shape[2] * CELL**2
+
+
+class Window(NamedTuple):
+    """A window to synthesise; the fields are the arguments of `Engine.synthesise`."""
+
+    features: Features
+    quality: float
+    fidelity: float
+    noise: float
+    corner: tuple[int, int]
+
+    @property
+    def key(self) -> Hashable:
+        """Of all that has to be equal."""
+        return Window, tuple(tuple(array.shape) for array in self.features), self.fidelity, self.noise
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of the picture that it covers."""
+        height, width = self.features[0].shape[-2:]
+        return int(height * width * CELL**2)
 
 
 class Engine(ABC):
@@ -146,6 +186,10 @@ class Engine(ABC):
     def dequantise(self, z: np.ndarray, y: np.ndarray, quality: float, *, content: bool = True) -> Features:
         """What synthesis needs of the symbols of one tile: of y_hat alone unless `content`."""
 
+    def dequantise_all(self, tiles: Sequence[Tile]) -> list[Features]:
+        """`dequantise` of tiles of one key."""
+        return [self.dequantise(z, y, quality, content=content) for z, y, quality, content in tiles]
+
     def nothing(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         """z and y of zeros for a tile of so many cells: they decode to the mean of the prior."""
         z_channels = sum(tables.count for tables in self.coding.z_tables)
@@ -167,6 +211,35 @@ class Engine(ABC):
         corner
             The window's first row and column in the whole picture, in pixels.
         """
+
+    def synthesise_all(self, windows: Sequence[Window]) -> list[Planes]:
+        """`synthesise` of windows of one key."""
+        return [self.synthesise(*window) for window in windows]
+
+    # -- batches
+
+    def takes_more(self, pixels: Sequence[int], begun: bool) -> bool:
+        """Whether another picture should be begun while those of so many pixels are being decoded.
+
+        `begun`: one has just been, so that it could go along with that.
+        """
+        return not pixels
+
+    def at_once(self, pixels: int) -> int:
+        """How many tiles or windows of so many pixels are best computed together."""
+        return 1
+
+    def limit_to(self, pixels: int) -> bool:
+        """Computes no more pixels at once from now on; whether that is the first limit."""
+        return False
+
+    def holds_memory(self) -> bool:
+        """Whether `give_up_memory` could help."""
+        return False
+
+    def give_up_memory(self) -> None:
+        """Frees what can be made again, after memory has run out."""
+        return
 
     def noise(self, y_hat: Any, loudness: float = 1.0, corner: tuple[int, int] = (0, 0)) -> Any:
         """The noise of a window whose first pixel is at `corner`, (1, Cn, 4 h, 4 w), if the model has any.
@@ -240,9 +313,13 @@ class Engine(ABC):
         `grey` gives all colours the brightness of Rec. 601, the weights by which Pillow makes grey.
         """
 
-    @abstractmethod
-    def finished(self, canvas: Any) -> np.ndarray:
-        """The canvas in the host's memory."""
+    def fetch(self, canvas: Any) -> Any:
+        """Begins to copy a canvas to the host's memory; `fetched` takes what comes back."""
+        return canvas
+
+    def fetched(self, begun: Any) -> np.ndarray:
+        """The canvas in the host's memory, once it is there."""
+        return np.asarray(begun)
 
     # -- times
 

@@ -138,9 +138,6 @@ class OnnxEngine(Engine):
     def paint(self, planes: Planes, top: int, left: int, shrink: int, grey: bool, part: np.ndarray) -> None:
         _native.pixels(planes.values, planes.offset, top, left, shrink, grey, part)
 
-    def finished(self, canvas: np.ndarray) -> np.ndarray:
-        return canvas
-
 
 def processors() -> int:
     """How many this process may use, or as many as OMP_NUM_THREADS says."""

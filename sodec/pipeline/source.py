@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -11,10 +12,12 @@ from ..errors import CorruptStreamError
 from ..stream import symbols
 from ..stream.container import Stream
 from . import tiles
-from .engine import Engine, Features
+from .batches import Work
+from .engine import Engine, Features, Tile
 from .tiles import Box
 
 Symbols = tuple[np.ndarray, np.ndarray]
+Value = TypeVar("Value")
 
 # Tiles beyond this many pixels a side, which sodec writes none of, are not dequantised whole. Around what a window
 # needs of one this many cells go in too, which is further than any value of y depends on: 9 cells in lite.
@@ -23,47 +26,75 @@ LARGE, REACH = 1024, 16
 SIDES = {"top": (-1, 0), "bottom": (1, 0), "left": (0, -1), "right": (0, 1)}
 
 
-class TileSource:
-    """The features of any window of a stream. A tile is decoded once, and dropped when `forget` says so.
+class Readers:
+    """Threads that read symbols: none are started before they are needed, and as a context it ends them."""
 
-    As a context it ends the threads that read ahead.
-    """
-
-    def __init__(self, engine: Engine, stream: Stream, *, content: bool, conceal: bool = False) -> None:
-        self.engine, self.stream, self.content, self.conceal = engine, stream, content, conceal
-        self.boxes = list(tiles.grid(stream.width, stream.height, 1 << stream.tile_log2))
-        self.ready: dict[int, Features] = {}
-        self.packed: dict[int, Symbols] = {}  # of large tiles, dequantised window by window
-        self.lost: set[int] = set()
-        self._begun: dict[int, Future[Symbols | None]] = {}
+    def __init__(self) -> None:
         self._pool: ThreadPoolExecutor | None = None
 
-    def __enter__(self) -> TileSource:
+    def __enter__(self) -> Readers:
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
+    def submit(self, function: Callable[..., Value], *arguments: Any) -> Future[Value]:
+        """Calls the function in one of the threads."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor()
+        return self._pool.submit(function, *arguments)
+
+
+class TileSource:
+    """The features of any window of a stream. A tile is decoded once, and dropped when `forget` says so.
+
+    `load` is a piece of work for `batches.run`.
+
+    Parameters
+    ----------
+    readers
+        Threads that read ahead, which other sources may share; of the source alone unless given.
+    ahead
+        Whether a single tile is read in a thread too, because there is other work meanwhile.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        stream: Stream,
+        *,
+        content: bool,
+        conceal: bool = False,
+        readers: Readers | None = None,
+        ahead: bool = False,
+    ) -> None:
+        self.engine, self.stream, self.content, self.conceal = engine, stream, content, conceal
+        self.boxes = list(tiles.grid(stream.width, stream.height, 1 << stream.tile_log2))
+        self.ready: dict[int, Features] = {}
+        self.packed: dict[int, Symbols] = {}  # of large tiles, dequantised window by window
+        self.lost: set[int] = set()
+        self._begun: dict[int, Future[Symbols | None]] = {}
+        self._readers, self._ahead = readers or Readers(), ahead
+
     def begin(self, windows: Iterable[Box]) -> None:
         """Reads the symbols of the tiles that `windows` touch in threads: the native coder leaves the GIL to others."""
         missing = [number for number in self._needed(windows) if not self._is_read(number)]
-        if self._pool is None and len(missing) > 1:
-            self._pool = ThreadPoolExecutor()
-        if self._pool is not None:
+        self._ahead = self._ahead or len(missing) > 1
+        if self._ahead:
             for number in missing:
                 if number not in self._begun:
-                    self._begun[number] = self._pool.submit(self._symbols_or_none, number)
+                    self._begun[number] = self._readers.submit(self._symbols_or_none, number)
 
-    def load(self, windows: Iterable[Box]) -> None:
+    def load(self, windows: Iterable[Box]) -> Work[None]:
         """Decodes the tiles that `windows` touch, and stands in for the lost ones of them."""
         windows = list(windows)
         self.begin(windows)
         needed = self._needed(windows)
-        self._read(needed)
+        yield from self._read(needed)
         for number in needed:
             if number in self.lost and number not in self.ready:
-                self.ready[number] = self._concealed(number)
+                self.ready[number] = yield from self._concealed(number)
 
     def symbols(self, number: int) -> Symbols:
         """z and y of a tile, as they were coded."""
@@ -71,7 +102,7 @@ class TileSource:
         payload = self.stream.payloads[number]
         return symbols.decode(self.engine.coding, payload, self.stream.quality, cells.height, cells.width)
 
-    def _read(self, numbers: Iterable[int]) -> None:
+    def _read(self, numbers: Iterable[int]) -> Work[None]:
         """Makes tiles ready; `lost` takes the rest."""
         for number in numbers:
             if self._is_read(number):
@@ -85,8 +116,7 @@ class TileSource:
             if self._is_large(number):
                 self.packed[number] = found
                 continue
-            with self.engine.stage("hyper-synthesis"):
-                self.ready[number] = self.engine.dequantise(*found, self.stream.quality, content=self.content)
+            (self.ready[number],) = yield [Tile(*found, self.stream.quality, self.content)]
         if len(self.lost) == len(self.boxes):
             raise CorruptStreamError("every tile of the stream is damaged")
 
@@ -126,7 +156,7 @@ class TileSource:
         except CorruptStreamError:
             return None
 
-    def _concealed(self, number: int) -> Features:
+    def _concealed(self, number: int) -> Work[Features]:
         columns, rows = self.stream.tiles
         row, column = divmod(number, columns)
         around = {
@@ -134,12 +164,14 @@ class TileSource:
             for side, (down, across) in SIDES.items()
             if 0 <= row + down < rows and 0 <= column + across < columns
         }
-        self._read(around.values())
+        yield from self._read(around.values())
         whole = {side: self.ready[other] for side, other in around.items() if other not in self.lost}
         cells = self.boxes[number].cells()
         if not whole:
-            z, y = self.engine.nothing(cells.height, cells.width)
-            return self.engine.dequantise(z, y, self.stream.quality, content=self.content)
+            (features,) = yield [
+                Tile(*self.engine.nothing(cells.height, cells.width), self.stream.quality, self.content)
+            ]
+            return features
 
         def filled(place: int) -> Features:
             beside = {side: features[place] for side, features in whole.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -22,9 +22,11 @@ from ..models.prepare import Prepared
 from ..weights import Bundle, Coding
 from . import device as devices
 from . import fitting
-from .engine import Coefficients, Engine, Features, Planes
+from .engine import Coefficients, Engine, Features, Planes, Tile, Window
 from .tiles import CELL, TILE
 
+# Pixels that are decoded together on a GPU: 16 pictures of 768x512.
+BATCH_PIXELS = 3 << 21
 GREY = (0.299, 0.587, 0.114)  # Rec. 601
 
 
@@ -57,6 +59,8 @@ class TorchEngine(Engine):
         self.prepared, self.model = prepared, prepared.model
         self.device, self.dtype = prepared.device, prepared.dtype
         self.on_cuda = self.device.type == "cuda"
+        self.batch_pixels = BATCH_PIXELS if self.on_cuda else 0
+        self._limit: dict[str, int] = {}  # of pixels at once, where memory has run out; shared by all calls
         self._qualities: dict[float, Tensor] = {}
         self._gains: dict[float, Tensor] = {}
         self.graphed: GraphedDecoder | None = None
@@ -131,54 +135,114 @@ class TorchEngine(Engine):
             self._gains[quality] = self.model.gain(self.at(quality)).exp()[:, :, None, None].detach()
         return self._gains[quality]
 
-    def at(self, quality: float) -> Tensor:
-        """The quality as the networks take it, (1,)."""
-        if quality not in self._qualities:
-            self._qualities[quality] = torch.tensor([quality], device=self.device)
-        return self._qualities[quality]
+    def at(self, *qualities: float) -> Tensor:
+        """Qualities as the networks take them, (B,)."""
+        for quality in qualities:
+            if quality not in self._qualities:
+                self._qualities[quality] = torch.tensor([quality], device=self.device)
+        known = [self._qualities[quality] for quality in qualities]
+        return known[0] if len(known) == 1 else torch.cat(known)
 
     # -- decoding
 
     def dequantise(self, z: np.ndarray, y: np.ndarray, quality: float, *, content: bool = True) -> Features:
-        z_hat = torch.from_numpy(z).to(self.device)[None].to(self.dtype)
-        scaled = torch.from_numpy(y).to(self.device)[None]
-        if not content:
-            return (self.model.dequantise(scaled, z_hat, self.at(quality)),)
-        if self.graphed is None:
-            return self.model.features(scaled, z_hat, self.at(quality))
-        return self.graphed.dequantise(scaled, z_hat, self.at(quality), self.call)
+        return self.dequantise_all([Tile(z, y, quality, content)])[0]
+
+    def dequantise_all(self, tiles: Sequence[Tile]) -> list[Features]:
+        z_hat = self.stacked([tile.z for tile in tiles]).to(self.dtype)
+        scaled, quality = self.stacked([tile.y for tile in tiles]), self.at(*(tile.quality for tile in tiles))
+        features: Features
+        if not tiles[0].content:
+            features = (self.model.dequantise(scaled, z_hat, quality),)
+        elif self.graphed is None:
+            features = self.model.features(scaled, z_hat, quality)
+        else:
+            features = self.graphed.dequantise(scaled, z_hat, quality, self.call)
+        return [tuple(array[number : number + 1] for array in features) for number in range(len(tiles))]
+
+    def stacked(self, arrays: Sequence[np.ndarray]) -> Tensor:
+        """Arrays of one shape and dtype, one after the other along a new first axis, on the device.
+
+        From pinned memory, so that the device is not waited for.
+        """
+        if not self.on_cuda:
+            return torch.from_numpy(arrays[0][None] if len(arrays) == 1 else np.stack(arrays)).to(self.device)
+        first = torch.from_numpy(arrays[0])
+        host = torch.empty((len(arrays), *first.shape), dtype=first.dtype, pin_memory=True)
+        np.stack(arrays, out=host.numpy())
+        return host.to(self.device, non_blocking=True)
 
     def flow(
         self, features: Features, quality: float, noise: float = 1.0, corner: tuple[int, int] = (0, 0)
     ) -> Flow:  # fmt: skip
         """The decoder's run for a window, not begun. Arguments are those of `synthesise`."""
-        y_hat, *content = features
+        return self._flow([Window(features, quality, 0.0, noise, corner)])
+
+    def _flow(self, windows: Sequence[Window]) -> Flow:
+        features = zip(*(window.features for window in windows), strict=True)
+        y_hat, *content = (arrays[0] if len(arrays) == 1 else torch.cat(arrays) for arrays in features)
         y_hat = y_hat.to(self.dtype)
+        drawn = [self.noise(y_hat, window.noise, window.corner) for window in windows]
+        noise = drawn[0] if len(drawn) == 1 or drawn[0] is None else torch.cat(drawn)  # type: ignore[arg-type]
         w = content[0] if content else None
-        return Flow(self.model, y_hat, self.at(quality), w=w, noise=self.noise(y_hat, noise, corner))
+        return Flow(self.model, y_hat, self.at(*(window.quality for window in windows)), w=w, noise=noise)
 
     def synthesise(
         self, features: Features, quality: float, fidelity: float, noise: float = 1.0, corner: tuple[int, int] = (0, 0)
     ) -> Planes:
+        return self.synthesise_all([Window(features, quality, fidelity, noise, corner)])[0]
+
+    def synthesise_all(self, windows: Sequence[Window]) -> list[Planes]:
+        fidelity = windows[0].fidelity
+        flow = self._flow(windows)
         if fidelity == 1:
             with self.stage("fidelity"):
-                return planes_of(self.model.fidelity(features[0].to(self.dtype), self.at(quality)).pixels)
-        flow = self.flow(features, quality, noise, corner)
+                return all_planes(self.model.fidelity(flow.y_hat, flow.quality).pixels)
         if self.graphed is not None:
             other = flow.w if flow.noise is None else flow.noise
             assert other is not None
             with self.stage("networks"):
                 full, faithful, pixels = self.graphed.decode(flow.y_hat, flow.quality, other, self.call)
+            made = [planes._replace(rounded=own) for planes, own in zip(all_planes(full), pixels, strict=True)]
         else:
-            pixels = None
             flow.run(self.stage)
             full, faithful = flow.pixels, flow.fidelity.pixels
-        planes = planes_of(full)._replace(rounded=pixels)
+            made = all_planes(full)
         if fidelity == 0:
-            return planes
-        low, high = -planes.offset, 1 - planes.offset
-        values, other = (planes_of(x).values.float().clamp(low, high) for x in (full, faithful))
-        return Planes(values.lerp_(other, fidelity), planes.offset)
+            return made
+        low, high = -made[0].offset, 1 - made[0].offset
+
+        def mixed(one: Planes, other: Planes) -> Planes:
+            values, faithful = (planes.values.float().clamp(low, high) for planes in (one, other))
+            return Planes(values.lerp_(faithful, fidelity), one.offset)
+
+        return list(map(mixed, made, all_planes(faithful)))
+
+    # -- batches
+
+    def takes_more(self, pixels: Sequence[int], begun: bool) -> bool:
+        if not self.batch_pixels:
+            return not pixels
+        # One batch is on the device while the next one is read. When one has ended, another is begun as a whole.
+        full = sum(pixels) >= 2 * self.batch_pixels if begun else sum(pixels) > self.batch_pixels
+        return len(pixels) < 2 or not full
+
+    def at_once(self, pixels: int) -> int:
+        return max(1, min(self.batch_pixels, self._limit.get("pixels", self.batch_pixels)) // pixels)
+
+    def limit_to(self, pixels: int) -> bool:
+        first = "pixels" not in self._limit
+        self._limit["pixels"] = min(pixels, self._limit.get("pixels", pixels))
+        return first
+
+    def holds_memory(self) -> bool:
+        return self.graphed is not None and len(self.graphed) > 0
+
+    def give_up_memory(self) -> None:
+        if self.graphed is not None:
+            self.graphed.clear()
+        if self.on_cuda:
+            torch.cuda.empty_cache()
 
     def noise(self, y_hat: Tensor, loudness: float = 1.0, corner: tuple[int, int] = (0, 0)) -> Tensor | None:
         drawn = super().noise(y_hat, loudness, corner)
@@ -229,12 +293,22 @@ class TorchEngine(Engine):
             values = values.float()
         _native.pixels(values.numpy(), planes.offset, top, left, shrink, grey, part)
 
-    def finished(self, canvas: Any) -> np.ndarray:
+    def fetch(self, canvas: Any) -> Any:
         if not isinstance(canvas, Tensor):
-            return np.asarray(canvas)
+            return canvas
         # A copy to memory that is not pinned passes through such memory too, piece by piece.
         host = torch.empty(canvas.shape, dtype=torch.uint8, pin_memory=self.on_cuda)
-        return host.copy_(canvas).numpy()
+        host.copy_(canvas, non_blocking=True)
+        copied = torch.cuda.current_stream().record_event() if self.on_cuda else None
+        return host, copied
+
+    def fetched(self, begun: Any) -> np.ndarray:
+        if not isinstance(begun, tuple):
+            return np.asarray(begun)
+        host, copied = begun
+        if copied is not None:
+            copied.synchronize()
+        return np.asarray(host.numpy())
 
     def wait(self) -> None:
         if self.on_cuda:
@@ -247,11 +321,16 @@ def planes_of(x: Tensor) -> Planes:
     return Planes(x.view(3, fold, fold, *x.shape[-2:]), 0.0 if fold == 1 else 0.5)
 
 
+def all_planes(x: Tensor) -> list[Planes]:
+    """`planes_of` of each of several such pictures (B, ...)."""
+    return [planes_of(x[number : number + 1]) for number in range(len(x))]
+
+
 def in_8_bits(x: Tensor) -> Tensor:
-    """All pixels of such a picture, uint8 (H, W, 3)."""
-    planes = planes_of(x)
-    height, width = (side * planes.fold for side in planes.values.shape[-2:])
-    return rounded(planes, 0, 0, 1, False, height, width)
+    """All pixels of such pictures (B, ...), uint8 (B, H, W, 3)."""
+    whole = all_planes(x)
+    height, width = (side * whole[0].fold for side in x.shape[-2:])
+    return torch.stack([rounded(planes, 0, 0, 1, False, height, width) for planes in whole])
 
 
 def rounded(planes: Planes, top: int, left: int, shrink: int, grey: bool, height: int, width: int) -> Tensor:
