@@ -210,7 +210,7 @@ class Stage:
     lowest: tuple[float, float] = (1.0, 1.0)  # lowest quality drawn: at the start, and from half of the stage on
     perceptual: tuple[float, float] | None = None  # shares of the weight of ST-LPIPS, at qualities 1 and 100
     adversarial: bool = False
-    frozen: float = 2 / 3  # of the stage, after which batch norms keep their statistics; 0 keeps those it begins with
+    frozen: float = 2 / 3  # of the stage, after which batch norms keep their statistics
 
 
 CODING = ("analysis", "hyper_analysis", "gain", "mean", "context", "scale_network", "prior", "fidelity")
@@ -227,10 +227,10 @@ STAGES: dict[str, Stage] = {
     "annealing": Stage(annealing, (*CODING, *DECODER), 3e-4, 0.6, (40.0, 1.0)),
     "finish": Stage(annealing, (*CODING, *DECODER), 2.5e-4, 0.0, perceptual=(1.0, 1.0)),
     # The coding is frozen: no bits should pay for perception, only for structure.
-    "decoder": Stage(decoding, PICTURE, 3e-4, 0.3, perceptual=(4.0, 2.0)),
+    "decoder": Stage(decoding, PICTURE, 3e-4, 0.5, perceptual=(3.0, 1.5)),
     # Only the decoder's side: a critic must not change what is sent. ST-LPIPS counts less beside it, since it takes
     # hatching for detail.
-    "adversarial": Stage(decoding, PICTURE, 2e-4, 0.0, perceptual=(2.0, 1.0), adversarial=True, frozen=0.0),
+    "adversarial": Stage(decoding, PICTURE, 2e-4, 0.0, perceptual=(1.6, 0.8), adversarial=True, frozen=0.5),
 }
 
 
@@ -255,7 +255,7 @@ ALL = (
 RECIPES = {
     "all": ALL,
     # A better picture from the same streams, beginning with weights that there are.
-    "picture": (Step("decoder", 0.4), Step("adversarial", 0.6, ("decoder",))),
+    "picture": (Step("decoder", 0.25), Step("adversarial", 0.75, ("decoder",))),
 }
 
 PUBLIC = ("vit", "latent_decoder")  # parts of `sd21` that stay as they were published

@@ -77,7 +77,7 @@ class State:
         self.optimizer: Any = torch.optim.Adam(self.parameters, stage.learning_rate, BETAS, fused=True)
         self.average = Average(self.parts, options.ema) if options.ema else None
         self.norms = batch_norms(self.parts)
-        self.frozen = stage.frozen == 0
+        self.frozen = False
         y_channels = self.parts.model.config.y_channels
         self.adversary = Adversary(y_channels, stage.learning_rate, self.accelerator) if stage.adversarial else None
         self.step, self.spent = 0, 0.0
