@@ -12,8 +12,9 @@ import torch
 from tiny import codec, photo
 
 from sodec.kernels import dispatch
+from sodec.models import graphs
 from sodec.models.flow import Flow
-from sodec.models.graphs import CAPACITY, MANY, GraphedDecoder, SizeCache
+from sodec.models.graphs import MANY, GraphedDecoder, SizeCache
 from sodec.pipeline import torch_engine
 from sodec.pipeline.decoder import decode as decode_stream
 from sodec.pipeline.torch_engine import TorchEngine, in_8_bits
@@ -51,7 +52,7 @@ def test_a_first_decode_and_a_captured_one_use_the_same_kernels(monkeypatch):
     assert not dispatch._in_graphs.get()
 
 
-def test_a_size_is_captured_when_met_again_and_the_oldest_goes():
+def test_a_size_is_captured_when_met_again_and_one_that_is_not_used_makes_room(monkeypatch):
     captured = []
 
     def capture(decode, inputs):
@@ -76,13 +77,19 @@ def test_a_size_is_captured_when_met_again_and_the_oldest_goes():
     for _ in range(2):
         decode(4, 4)
     assert captured == [(4, 4)]
-    for width in range(5, 5 + CAPACITY):
-        for _ in range(3):
+    monkeypatch.setattr(graphs, "UNUSED", 5)
+    decoder.decoders.capacity = 2
+    for _ in range(4):
+        for width in (4, 5, 6):
             decode(4, width)
-    assert len(decoder.decoders) == CAPACITY
-    assert captured == [(4, 4), *((4, width) for width in range(5, 5 + CAPACITY))]
+    assert captured == [(4, 4), (4, 5)], "of three sizes in turn two are replayed, and none is captured over and over"
+    for _ in range(6):
+        decode(4, 6)
+    assert captured == [(4, 4), (4, 5), (4, 6)]
+    assert len(decoder.decoders) == 2
+    decode(4, 5)
     decode(4, 4)
-    assert captured[-1] == (4, 4), "it was dropped, and is captured again at once"
+    assert len(captured) == 3, "the one that was used longest ago is gone, and comes back once another is not used"
 
 
 def decoder_of_zeros(monkeypatch, **options):

@@ -22,7 +22,11 @@ from .flow import Flow
 from .model import SodecModel
 
 _cuda: Any = torch.cuda  # typed in some versions of torch, in others not
-CAPACITY = 8  # graphs of each kind that are kept
+# Graphs of each kind that are kept. A large picture has windows of up to nine sizes, and each comes in several batches.
+CAPACITY = 32
+UNUSED = (
+    8 * CAPACITY
+)  # runs without a graph after which it may make room: else more sizes than graphs would all be captured
 REMEMBERED = 256  # sizes that were decoded before
 WARM_UPS = 1  # the size has run before, so that libraries are loaded and kernels compiled
 # Windows of one size in one call of the codec from which on a capture, which takes as long as two or three, pays in it.
@@ -37,23 +41,34 @@ class SizeCache(Generic[Value]):
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self._kept: OrderedDict[Hashable, Value] = OrderedDict()
+        self._kept: OrderedDict[Hashable, tuple[Value, int]] = OrderedDict()
+        self._asked = 0
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def get(self, key: Hashable) -> Value | None:
         """The value, or None."""
-        if key in self._kept:
-            self._kept.move_to_end(key)
-        return self._kept.get(key)
+        self._asked += 1
+        if key not in self._kept:
+            return None
+        value, _ = self._kept[key]
+        self.put(key, value)
+        return value
 
     def put(self, key: Hashable, value: Value) -> None:
         """Stores the value."""
-        self._kept[key] = value
+        self._kept[key] = value, self._asked
         self._kept.move_to_end(key)
         if len(self._kept) > self.capacity:
             self._kept.popitem(last=False)
+
+    def has_room(self, unused: int) -> bool:
+        """Whether nothing would be dropped that was used within the last so many calls of `get`."""
+        if len(self) < self.capacity:
+            return True
+        _, used = next(iter(self._kept.values()))
+        return self._asked - used > unused
 
 
 class Met(NamedTuple):
@@ -151,7 +166,8 @@ class GraphedDecoder:
         self._met.put((function.__name__, key), Met(first if times else call, times + 1))
         again = times > 0 and (call is None or call is not first)
         batch, _, height, width = inputs[0].shape
-        if not (again or times + 1 >= MANY) or not self.affords(batch, height, width):
+        due = (again or times + 1 >= MANY) and graphs.has_room(UNUSED)
+        if not due or not self.affords(batch, height, width):
             return None
         try:
             with dispatch.in_graphs():
