@@ -82,8 +82,8 @@ class Run:
         return made
 
     def part(self, name: str, seconds: float, part: Callable[[], None]) -> None:
-        """Runs a part unless too little time is left; an error of it is noted, and the others go on."""
-        if not self.deadline.allows(seconds):
+        """Runs a part unless fewer `seconds` are left than it may take; an error of it is noted, and the others go on."""
+        if seconds and not self.deadline.allows(seconds):
             self.found["skipped"].append(name)
             print(f"{name}: left out, {self.deadline.left:.0f} s are left", flush=True)
             return
