@@ -82,7 +82,7 @@ class Run:
         return made
 
     def part(self, name: str, seconds: float, part: Callable[[], None]) -> None:
-        """Runs a part unless fewer `seconds` are left than it may take; an error of it is noted, and the others go on."""
+        """Runs a part unless fewer `seconds` are left than it may take; its error is noted, and others go on."""
         if seconds and not self.deadline.allows(seconds):
             self.found["skipped"].append(name)
             print(f"{name}: left out, {self.deadline.left:.0f} s are left", flush=True)

@@ -24,9 +24,9 @@ from .model import SodecModel
 _cuda: Any = torch.cuda  # typed in some versions of torch, in others not
 # Graphs of each kind that are kept. A large picture has windows of up to nine sizes, and each comes in several batches.
 CAPACITY = 32
-UNUSED = (
-    8 * CAPACITY
-)  # runs without a graph after which it may make room: else more sizes than graphs would all be captured
+# Runs after which a graph that was not used in them may make room. If the next one always did, more sizes than graphs,
+# one after the other, would be captured over and over.
+UNUSED = 8 * CAPACITY
 REMEMBERED = 256  # sizes that were decoded before
 WARM_UPS = 1  # the size has run before, so that libraries are loaded and kernels compiled
 # Windows of one size in one call of the codec from which on a capture, which takes as long as two or three, pays in it.
