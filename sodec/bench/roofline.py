@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -49,6 +50,8 @@ def count_flops(call: Callable[[], Any]) -> int:
     counter = FlopCounterMode(display=False, custom_mapping={
         # torch has no formula for its fused attention on processors.
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+        # ... nor for the convolutions of models/onednn.py.
+        torch.ops.mkldnn._convolution_pointwise: _convolution,
     })  # fmt: skip
     with counter, without_kernels():
         call()
@@ -58,6 +61,12 @@ def count_flops(call: Callable[[], Any]) -> int:
 def _attention(query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
     batch, heads, queries, width = query  # the shapes (B, heads, T, D)
     return 2 * int(batch * heads * queries * key[2]) * (width + value[3])
+
+
+def _convolution(x: Any, *shapes: Any, out_shape: Any = None, **kwargs: Any) -> int:
+    """Before the weights (O, I, k, k) comes a residual, where there is one."""
+    weight = next(shape for shape in shapes if tuple(shape) != tuple(out_shape))
+    return 2 * int(out_shape[0] * out_shape[2] * out_shape[3]) * int(np.prod(weight))
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -1,7 +1,8 @@
 """Convolutions with what follows them, normalisation, activation and attention of the blocks.
 
 Those that have a kernel in `sodec.kernels` go through `kernels.dispatch` on CUDA, which chooses between it and PyTorch
-(SODEC_KERNELS overrides); elsewhere they are PyTorch. B batch, N positions, T tokens, H heads, D channels of a head.
+(SODEC_KERNELS overrides). On a CPU, convolutions of `lite` are oneDNN's (`onednn.py`); all else is PyTorch.
+B batch, N positions, T tokens, H heads, D channels of a head.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..kernels import dispatch, legality, reference
+from .onednn import FusedConv2d
 
 
 def conv(
@@ -26,6 +28,10 @@ def conv(
     noise, noise_layer
         Noise (B, K, ...) of the result's size, and a 1x1 convolution of it; both or neither.
     """
+    if isinstance(layer, FusedConv2d):
+        if noise is not None and noise_layer is not None:
+            residual = conv(noise_layer, noise, residual=residual)
+        return layer(x, residual, silu)
     weight = None if noise_layer is None else noise_layer.weight
     plain = noise_layer is None or noise_layer.bias is None
     if plain and _leaves_bias("bias_act", layer, x, residual, noise, weight):

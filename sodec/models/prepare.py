@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .blocks import Centred, CentredBlock, JoinedLinear, Upsample, joined_linear
+from ..kernels import legality
+from .blocks import Centred, CentredBlock, Conv, JoinedLinear, Upsample, joined_linear
 from .lite import LatentDecoder
 from .model import SodecModel
+from .onednn import FusedConv2d, can_fuse
 from .sd21 import DiffusionUNet, VaeDecoder
 from .sd21.resnet import NearestUpsample, ResnetBlock
 from .sd21.transformer import TokenAttention
@@ -72,7 +74,21 @@ def prepare(model: SodecModel, device: torch.device, dtype: torch.dtype, *, one_
     model.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
     model.gain.log_gain.data = log_gain.to(device)
     model.alphas = alphas.to(device)
+    if model.config.sizes is None and device.type == "cpu" and can_fuse(dtype) and not legality.interpreted():
+        folds["convolutions that add and activate as well, by oneDNN"] = _fuse(model)
     return Prepared(model, device, dtype, {name: count for name, count in folds.items() if count})
+
+
+def _fuse(model: SodecModel) -> int:
+    """oneDNN's convolutions in place of lite's. How many there were."""
+    in_float32 = model.unet.ends()[1]  # by `conv_in_float32`
+    count = 0
+    for parent in list(model.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, Conv) and layer is not in_float32:
+                setattr(parent, name, FusedConv2d(layer, doubled=isinstance(parent, Upsample)))
+                count += 1
+    return count
 
 
 def merge_adapters(module: nn.Module) -> int:

@@ -1,0 +1,83 @@
+"""Convolutions on a CPU: bias, residual and SiLU in the pass that computes them, by oneDNN.
+
+PyTorch adds and activates in passes of their own, and reorders a convolution's weights at every call. The operators
+here are those that torch.compile's CPU backend calls; by themselves they need no compiler.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_ops: Any = torch.ops.mkldnn
+
+
+def can_fuse(dtype: torch.dtype) -> bool:
+    """Whether this build of torch, on this processor, has the operators for `dtype`."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    names = ("_reorder_convolution_weight", "_convolution_pointwise", "_is_mkldnn_bf16_supported")
+    if not all(hasattr(_ops, name) for name in names):
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and bool(_ops._is_mkldnn_bf16_supported()))
+
+
+class FusedConv2d(nn.Module):
+    """What `layer` computes, and what follows it; `layer` is padded by zeros.
+
+    `doubled`, a pixel shuffle to twice the size follows. The weights are then in the order of the four pixels and not
+    of the channels, so that the shuffle copies runs of channels: 0.5 ms in place of 2.1 for 40 channels of 240x136.
+    """
+
+    def __init__(self, layer: nn.Conv2d, *, doubled: bool = False) -> None:
+        super().__init__()
+        self.weight, self.bias, self.doubled = layer.weight, layer.bias, doubled
+        if doubled:
+            for values in (self.weight, self.bias):
+                if values is not None:
+                    values.data = values.detach().view(-1, 4, *values.shape[1:]).transpose(0, 1).flatten(0, 1)
+            self.weight.data = self.weight.contiguous(memory_format=torch.channels_last)
+        padding = cast("tuple[int, ...]", layer.padding)
+        self.options = list(padding), list(layer.stride), list(layer.dilation), layer.groups
+        self._packed: tuple[torch.Size, Tensor] | None = None
+
+    def packed(self, size: torch.Size) -> Tensor:
+        """The weights in oneDNN's order for inputs of this size.
+
+        Other sizes ask for other orders, and weights in a wrong one are reordered at every call by slow code: 6 ms in
+        place of 0.1 for a 1x1 convolution of 192 to 768 channels. So they are kept for the last size only.
+        """
+        kept = self._packed
+        if kept is None or kept[0] != size:
+            kept = size, _ops._reorder_convolution_weight(self.weight, *self.options, list(size))
+            self._packed = kept
+        return kept[1]
+
+    def forward(self, x: Tensor, residual: Tensor | None = None, silu: bool = False) -> Tensor:
+        """silu(layer(x) + residual), of which residual and SiLU are optional."""
+        if not self.doubled:
+            return self._convolved(x, residual, silu)
+        y = self._convolved(x, None, silu and residual is None).permute(0, 2, 3, 1)
+        batch, height, width, channels = y.shape
+        y = y.view(batch, height, width, 2, 2, channels // 4).transpose(2, 3)
+        y = y.reshape(batch, 2 * height, 2 * width, channels // 4).permute(0, 3, 1, 2)
+        if residual is None:
+            return y
+        y = y.add_(residual)
+        return F.silu(y, inplace=True) if silu else y
+
+    def _convolved(self, x: Tensor, residual: Tensor | None, silu: bool) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        weight = self.packed(x.shape)
+        y: Tensor
+        if residual is None:
+            y = _ops._convolution_pointwise(x, weight, self.bias, *self.options, "swish" if silu else "none", [], "")
+            return y
+        residual = residual.contiguous(memory_format=torch.channels_last)
+        y = _ops._convolution_pointwise.binary(
+            x, residual, weight, self.bias, *self.options, "add", None, None, [], None
+        )
+        return F.silu(y, inplace=True) if silu else y  # the operator can't do both
