@@ -39,7 +39,7 @@ LAMBDA_MIDDLE, QUALITY_MIDDLE = math.sqrt(LAMBDA_LOW * LAMBDA_HIGH), 50.5
 STRUCTURE = (0.10, 15.0)  # of -log MS-SSIM
 PERCEPTUAL = (0.16, 75.0)  # of ST-LPIPS; a larger weight raises the rate of every quality
 LATTICE = (0.006, 0.33)  # of `losses.lattice`
-REPEATS = (6e-3, 0.25)  # of `losses.repeats`, of what D_m adds
+REPEATS = (9e-3, 0.375)  # of `losses.repeats`, of what D_m adds
 COLOUR = (4e-4, 0.018)  # of `losses.colour`, which the perceptual term hardly sees
 TINT = (5e-4, 0.02)  # of `losses.tint`
 ERROR, ERROR_FIDELITY = 0.12, 0.12  # shares of squared error, of the final and of the fidelity picture
@@ -230,7 +230,7 @@ STAGES: dict[str, Stage] = {
     "decoder": Stage(decoding, PICTURE, 3e-4, 0.5, perceptual=(3.0, 1.5)),
     # Only the decoder's side: a critic must not change what is sent. ST-LPIPS counts less beside it, since it takes
     # hatching for detail.
-    "adversarial": Stage(decoding, PICTURE, 2e-4, 0.0, perceptual=(1.6, 0.8), adversarial=True, frozen=0.5),
+    "adversarial": Stage(decoding, PICTURE, 2e-4, 0.0, perceptual=(1.4, 0.7), adversarial=True, frozen=0.5),
 }
 
 
