@@ -1,6 +1,6 @@
 """Checks every Triton kernel on this machine's GPU and times it beside PyTorch:
 
-    python benchmarks/gpu_kernels.py [--seconds N] [--part check] [--json FILE]
+    python benchmarks/gpu_kernels.py [--seconds N] [--part check] [--json FILE | --out FOLDER]
 
 1. Checks each kernel at odd shapes, in each dtype that it serves, against float64: its error must be at most twice
    PyTorch's own. These are about 40 compilations of half a second to five each, so every kernel and dtype has a process
@@ -9,11 +9,13 @@
    eager, its fused attention (SDPA) and torch.compile. Calls are replayed as a CUDA graph over several sets of inputs,
    as the decoder runs them; figures are medians. `x floor` is the time over the least that this GPU's measured
    bandwidth and matrix rate allow.
-3. Prints a table and the line for `wins_in_graphs` in kernels/launch_configs.json, and writes a JSON file.
+3. Replays the networks of lite and sd21 (random weights) with all kernels, with none, and with each alone, and times
+   tile sizes beside those of kernels/launch_configs.json and choices that need no kernel (kernel_networks.py).
+4. Prints tables and the line for `wins_in_graphs` in launch_configs.json, and writes a JSON file.
 
-The JSON is written again after each process and each time; `not_measured` lists what there was no time for. `--part
-check` and `--part time`, one after the other, fill one file. Without a GPU it says so and exits with 2; `--rehearse`
-runs all of it under Triton's interpreter at tiny shapes, where times mean nothing.
+The JSON is written again after each process and each time; `not_measured` lists what there was no time for or failed.
+`--part check`, `networks` and `time`, one after the other, fill one file. Without a GPU it says so and exits with 2;
+`--rehearse` runs all of it under Triton's interpreter at tiny shapes, where times mean nothing.
 Exit code 1: a kernel is wrong or does not compile; the others are still timed.
 """
 
@@ -28,17 +30,22 @@ import os
 import platform
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import kernel_networks
 import torch
 from kernel_shapes import DTYPES, ODD, TIMED, Case, dtypes, inputs, work
 from torch import Tensor
 
 SECONDS = 240.0  # default limit
+PARTS = ("check", "networks", "time")
+CHECKS_SHARE, CHECKS_LEAST = 0.4, 20.0  # of the limit, and seconds, that the checks have at most
+NETWORKS_LEAVE = 20.0  # seconds that the networks leave to the times after them
 ROW, COMPILED_ROW = 3.0, 12.0  # seconds that are left at least when the times of a shape are begun
 PROCESSES = 16  # at most, each with half a GB on the GPU
 RIVALS = ("eager", "sdpa", "compile")
@@ -68,8 +75,8 @@ def errors(case: Case, dtype: torch.dtype, device: str, modules: Modules) -> tup
     dispatch, reference = modules.dispatch, modules.reference
     args = inputs(kernel, sizes, dtype, device)
     exact = written_out(kernel, reference)(*(a.double() if isinstance(a, Tensor) else a for a in args))
-    got = getattr(dispatch, kernel)(*args, choice="triton").double() - exact
     plain = getattr(dispatch, kernel)(*args, choice="torch").double() - exact
+    got = getattr(dispatch, kernel)(*args, choice="triton").double() - exact  # last: it may overwrite its input
     return got.abs().max().item(), plain.abs().max().item(), exact.abs().max().item()
 
 
@@ -275,13 +282,45 @@ def run_times(
                 save()
             else:
                 report["not_measured"][f"{case[0]} {case[1]}, times"] = "no time was left"
-        for row in rows if device == "cuda" else ():
+    report["wins_everywhere"] = winners(rows, report["wrong"])
+
+
+def run_compiled(
+    report: dict[str, Any], rehearse: bool, modules: Modules, deadline: Any, save: Callable[[], None]
+) -> None:
+    """Times torch.compile beside them; long, and so the last."""
+    with torch.inference_mode():
+        for row in () if rehearse else report["rows"]:
             if deadline.allows(COMPILED_ROW):
-                add_compiled(row, device, modules)
+                add_compiled(row, "cuda", modules)
                 save()
             else:
                 report["not_measured"][f"{row['kernel']} {row['where']}, torch.compile"] = "no time was left"
-    report["wins_everywhere"] = winners(rows, report["wrong"])
+
+
+def run_alternatives(
+    report: dict[str, Any], rehearse: bool, modules: Modules, deadline: Any, save: Callable[[], None]
+) -> None:
+    """Times tile sizes, and choices without a kernel."""
+    device = "cpu" if rehearse else "cuda"
+    timed = [shrunk(case) for case in TIMED][::5] if rehearse else TIMED
+
+    def timer(call: Callable[..., Tensor], sets: list[tuple[Any, ...]]) -> float:
+        return seconds(call, sets, device, modules)
+
+    def sets_of(case: Case) -> list[tuple[Any, ...]]:
+        return argument_sets(case, device)
+
+    launch = importlib.import_module("sodec.kernels.launch")
+    kernel_networks.run_variants(report, timed, timer, launch, modules.dispatch, sets_of, deadline, save)
+    kernel_networks.run_choices(report, device, rehearse, timer, deadline, save)
+
+
+def run_networks(
+    report: dict[str, Any], rehearse: bool, modules: Modules, deadline: Any, save: Callable[[], None]
+) -> None:
+    """Times the networks."""
+    kernel_networks.run_networks(report, rehearse, modules, deadline, save, NETWORKS_LEAVE)
 
 
 def winners(rows: list[dict[str, Any]], bad: list[str]) -> list[str]:
@@ -294,26 +333,36 @@ def winners(rows: list[dict[str, Any]], bad: list[str]) -> list[str]:
 
 
 def text(report: dict[str, Any]) -> str:
-    """The table, under the device's name."""
+    """The tables, under the device's name, the networks last."""
     wins = {kernel: [report["section"]] for kernel in report["wins_everywhere"]}
-    return (
-        f"{report['device']}, torch {report['torch']}, triton {report['triton']}; bfloat16, batch 1; copy "
-        f"{report['bytes_per_second'] / 1e12:.2f} TB/s, matrix {report['operations_per_second'] / 1e12:.0f} TFLOP/s\n\n"
-        f"{table(report['rows'])}\n\n"
-        f'Faster than what PyTorch runs at every shape, for "wins_in_graphs": {json.dumps(wins)}\n'
-        f"{len(report['not_measured'])} not measured, for lack of time"
-    )
+    parts = [f"{report['device']}, torch {report['torch']}, triton {report['triton']}; bfloat16, batch 1"]
+    if "bytes_per_second" in report:
+        parts[0] += (
+            f"; copy {report['bytes_per_second'] / 1e12:.2f} TB/s, "
+            f"matrix {report['operations_per_second'] / 1e12:.0f} TFLOP/s"
+        )
+        parts.append(table(report["rows"]))
+        parts.append(f'Faster than what PyTorch runs at every shape, for "wins_in_graphs": {json.dumps(wins)}')
+    for name in ("variants", "choices", "networks"):
+        if report.get(name):
+            parts.append(getattr(kernel_networks, f"{name}_table")(report[name]))
+    parts.append(f"{len(report['wrong'])} wrong, {len(report['not_measured'])} not measured")
+    return "\n\n".join(parts)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--json", type=Path, default=Path("gpu_kernels.json"), help="where the figures go")
-    parser.add_argument("--part", choices=("all", "check", "time"), default="all", help="the errors or the times alone")
+    parser.add_argument("--part", choices=("all", *PARTS), default="all", help="one part alone")
+    parser.add_argument("--out", type=Path, help="a folder for the figures, as kernels.json")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="limit for all of it")
     parser.add_argument("--workers", type=int, help="processes that check")
     parser.add_argument("--rehearse", action="store_true", help="tiny shapes under Triton's interpreter, on the CPU")
     options = parser.parse_args()
     began = time.perf_counter()
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+        options.json = options.out / "kernels.json"
     if options.rehearse:
         os.environ["TRITON_INTERPRET"] = "1"  # before triton is imported
     elif not torch.cuda.is_available():
@@ -322,7 +371,7 @@ def main() -> int:
     modules = load()
     deadline = modules.clock.Deadline(options.seconds)
     report = start(options.rehearse)
-    if options.part == "time" and options.json.exists():
+    if options.part not in ("all", "check") and options.json.exists():
         report = json.loads(options.json.read_text(encoding="utf-8"))
     before = report["seconds"]
 
@@ -332,15 +381,26 @@ def main() -> int:
         beside.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         beside.replace(options.json)
 
-    if options.part != "time":
-        workers = options.workers or (2 if options.rehearse else min(PROCESSES, os.cpu_count() or 1))
-        run_checks(report, options.rehearse, workers, deadline, save)
+    workers = options.workers or (2 if options.rehearse else min(PROCESSES, os.cpu_count() or 1))
+
+    def checks(*given: Any) -> None:
+        share = options.seconds if options.part == "check" else max(CHECKS_SHARE * options.seconds, CHECKS_LEAST)
+        limit = modules.clock.Deadline(min(deadline.left, share))
+        run_checks(report, options.rehearse, workers, limit, save)
+
+    steps = {"check": [checks], "networks": [run_networks], "time": [run_times, run_alternatives, run_compiled]}
+    for part in [part for part in PARTS if options.part in ("all", part)]:
+        for step in steps[part]:
+            try:
+                step(report, options.rehearse, modules, deadline, save)
+            except Exception as error:  # the parts after it must not be lost
+                report["not_measured"][part] = f"{type(error).__name__}: {str(error)[:600]}"
+                traceback.print_exc()
     if options.part != "check":
-        run_times(report, options.rehearse, modules, deadline, save)
         print(f"\n{text(report)}")
     save()
     print(f"figures in {options.json}", flush=True)
-    return 1 if report["wrong"] and options.part != "time" else 0
+    return 1 if report["wrong"] and options.part in ("all", "check") else 0
 
 
 if __name__ == "__main__":

@@ -101,6 +101,65 @@ def test_a_crash_costs_one_group_of_shapes(gpu_kernels, monkeypatch):
     assert "not_checked" in found
 
 
+def test_a_part_of_the_kernels_that_fails_does_not_stop_those_behind_it(gpu_kernels, monkeypatch, tmp_path, capsys):
+    done = []
+
+    def networks(*given):
+        raise ZeroDivisionError("in the networks")
+
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr(gpu_kernels, "run_networks", networks)
+    monkeypatch.setattr(gpu_kernels.kernel_networks, "run_variants", lambda *given: done.append("variants"))
+    monkeypatch.setattr(gpu_kernels.kernel_networks, "run_choices", lambda *given: done.append("choices"))
+    for name in ("run_checks", "run_times", "run_compiled"):
+        monkeypatch.setattr(gpu_kernels, name, lambda *given, _name=name: done.append(_name))
+    monkeypatch.setattr(sys, "argv", ["gpu_kernels.py", "--rehearse", "--out", str(tmp_path / "new")])
+    assert gpu_kernels.main() == 0
+    assert done == ["run_checks", "run_times", "variants", "choices", "run_compiled"]
+    report = json.loads((tmp_path / "new" / "kernels.json").read_text())
+    assert report["not_measured"] == {"networks": "ZeroDivisionError: in the networks"}
+    assert "0 wrong, 1 not measured" in capsys.readouterr().out
+
+
+def test_networks_are_timed_with_each_kernel_and_without(gpu_kernels, monkeypatch):
+    networks = gpu_kernels.kernel_networks
+    monkeypatch.setattr(networks, "MODES", {"none": "torch", "channel_norm_act": "torch,channel_norm_act=triton"})
+    report = {"not_measured": {}}
+    gpu_kernels.run_networks(report, True, gpu_kernels.load(), Deadline(600), lambda: None)
+    assert [(row["network"], row["kernels"]) for row in report["networks"]] == [
+        (f"{name} 48x32", mode) for name in ("sd21", "lite") for mode in networks.MODES
+    ]
+    for plain, kernel in zip(report["networks"][::2], report["networks"][1::2], strict=True):
+        assert plain["difference"] == 0
+        assert 0 < kernel["difference"] < 1e-5
+        assert kernel["ms"] > 0
+        assert list(kernel["steps"]) == ["fidelity", "guidance", "transformation", "UNet", "latent decoder"]
+    assert len(networks.networks_table(report["networks"]).splitlines()) == 2 + 4
+    assert os.environ.get("SODEC_KERNELS") is None
+
+
+def test_tile_sizes_that_fail_are_noted(gpu_kernels, monkeypatch):
+    networks, report = gpu_kernels.kernel_networks, {"not_measured": {}}
+    monkeypatch.setattr(
+        networks, "VARIANTS", [("geglu", {"BLOCK_ROWS": 3}, ("",)), ("geglu", {"BLOCK_ROWS": 2}, ("",))]
+    )
+    launch = importlib.import_module("sodec.kernels.launch")
+    config = launch.config
+    case = ("geglu", "77", {"n": 7, "c": 13})
+
+    def seconds(call, sets):
+        call(*sets[0])
+        return 1e-6
+
+    networks.run_variants(
+        report, [case], seconds, launch, gpu_kernels.load().dispatch,
+        lambda case: [(torch.ones(7, 26),)], Deadline(600), lambda: None,
+    )  # fmt: skip
+    assert "error" in report["variants"][0], "a tile's side has to be a power of two"
+    assert networks.variants_table(report["variants"]) == "geglu, 77: BLOCK_ROWS=3: failed; BLOCK_ROWS=2: 1.0"
+    assert launch.config is config
+
+
 def test_every_shape_is_in_a_group(gpu_kernels):
     groups = gpu_kernels.groups(gpu_kernels.TIMED, rehearse=False)
     odd = sum(len(gpu_kernels.dtypes(case[0])) for case in gpu_kernels.ODD)
