@@ -29,7 +29,7 @@ from sodec.errors import TrainingError
 from sodec.models import SD21_TINY, TINY, SodecModel
 from sodec.models.files import COUNT, TRAINING_FILE
 from sodec.stream.container import read
-from sodec.train import losses, stages
+from sodec.train import losses, optimise, stages
 from sodec.train.adversary import RAMP, SHARE, Adversary
 from sodec.train.checkpoint import _as_installed, export, parts_of, restore
 from sodec.train.data import Ahead, Crops, OnDevice, cut, cut_on_device, load_pictures
@@ -38,6 +38,7 @@ from sodec.train.options import Options
 from sodec.train.parts import Parts
 from sodec.train.run import train
 from sodec.train.stages import PICTURE, RECIPES, STAGES, Batch, Judged, Outcome, lowest_quality, stage_for
+from sodec.train.state import State
 
 BUNDLED = Path(__file__).parents[1] / "sodec" / "weights" / "lite"  # a wheel has nothing to train on from
 
@@ -358,6 +359,29 @@ def test_the_critics_gradient_gets_its_share_whatever_its_size():
         assert other.grad == 3, "what does not come by the picture learns too"
     torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=0)
     torch.testing.assert_close(found[0], alone * (1 + SHARE), rtol=1e-3, atol=0)
+
+
+def test_steps_as_graphs_leave_the_gradients_of_eager_steps(chain, data, tmp_path, monkeypatch):
+    """Without a GPU a graph is a call; what it does with gradients, which it must zero where they are, is the same."""
+    pytest.importorskip("stlpips_pytorch")
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+    monkeypatch.setattr(optimise, "Captured", lambda function, inputs, pool: function)
+    options = Options(data, tmp_path, model="tiny", steps=1, batch=2, size=96, start=(chain["annealing"],))
+    found = []
+    for graphs in (False, True):
+        state = State(stage_for("adversarial", TINY), tmp_path / "none.pt", options)
+        gradients = Gradients(
+            state.gradients.objective, state.accelerator, state.parameters, state._batch, graphs, state.adversary
+        )
+        torch.manual_seed(7)
+        for _ in range(3):
+            outcome = gradients(torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8), torch.tensor([9.0, 70.0]))
+        assert {"loss", "mse", "deceit", "critic", "gradient"} <= outcome.values.keys()
+        grads = [p.grad.clone() for p in [*state.parameters, *state.adversary.trained] if p.grad is not None]
+        found.append([*grads, *outcome.values.values()])
+    assert len(found[0]) == len(found[1])
+    for eager, replayed in zip(*found, strict=True):
+        torch.testing.assert_close(eager, replayed, rtol=1e-4, atol=1e-6)
 
 
 def test_the_fidelity_decoder_learns_from_its_own_picture_and_as_a_guide(chain):
