@@ -114,7 +114,7 @@ class Adversary:
 
     def __init__(self, y_channels: int, learning_rate: float, accelerator: Any) -> None:
         self.accelerator = accelerator
-        self.critic = Critic(y_channels).to(accelerator.device, memory_format=torch.channels_last)
+        self.critic = Critic(y_channels).to(accelerator.device).to(memory_format=torch.channels_last)
         self.trained = [parameter for parameter in self.critic.parameters() if parameter.requires_grad]
         self.optimizer: Any = torch.optim.Adam(self.trained, 2 * learning_rate, BETAS, fused=True)
 

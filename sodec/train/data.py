@@ -24,7 +24,8 @@ from torch import Tensor
 from ..errors import TrainingError
 from ..picture import suffixes
 
-Value, Result = TypeVar("Value"), TypeVar("Result")
+Value = TypeVar("Value")
+Result = TypeVar("Result")
 
 CUTTERS = 8  # threads that cut crops for a GPU; each cuts about 500 of up to 192x192 a second
 REDUCED = 0.2  # share of crops that are cut 1.25 to 2 times as large and then reduced, to show other scales

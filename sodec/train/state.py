@@ -73,7 +73,7 @@ class State:
         self.parameters = self.parts.train_only(stage.trains)
         if self.rank:
             self.parameters = self.parts.add_adapters(self.rank)
-        self.parts.to(self.accelerator.device, memory_format=torch.channels_last)
+        self.parts.to(self.accelerator.device).to(memory_format=torch.channels_last)
         self.optimizer: Any = torch.optim.Adam(self.parameters, stage.learning_rate, BETAS, fused=True)
         self.average = Average(self.parts, options.ema) if options.ema else None
         self.norms = batch_norms(self.parts)
