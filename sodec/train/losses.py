@@ -131,7 +131,8 @@ def make_perceptual(
     """
     from stlpips_pytorch import stlpips
 
-    network = stlpips.LPIPS(net="vgg", variant="shift_tolerant", verbose=False).eval().requires_grad_(False).to(device)
+    network = stlpips.LPIPS(net="vgg", variant="shift_tolerant", verbose=False).eval().requires_grad_(False)
+    network = network.to(device).to(memory_format=torch.channels_last)
 
     def distance(x: Tensor, target: Tensor) -> Tensor:
         a, b = moved_alike(x[:crops], target[:crops], size)
