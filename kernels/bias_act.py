@@ -3,9 +3,9 @@
     y = act(d(x + bias) + residual + sum_k weight[:, k] noise[k]),   act SiLU or nothing
 
 x (B, C, H, W), what a convolution without a bias gives, and bias (C,) to y like x, written over x. `doubled`, d is a
-pixel shuffle: x has 4 C channels, and y (B, C, 2 H, 2 W) is new. residual like y; noise (B, K, height, width of y) and
-weight (C, K) are a 1x1 convolution of few channels. Residual and noise may be None. All are in channels_last memory.
-Math in float32, rounded once.
+pixel shuffle: x has 4 C channels, and y (B, C, 2 H, 2 W) is new. residual like y, or (B, C, 1, 1); noise (B, K, height,
+width of y) and weight (C, K) are a 1x1 convolution of few channels. Residual and noise may be None. All are in
+channels_last memory. Math in float32, rounded once.
 
 PyTorch launches bias, sum and SiLU one by one after cuDNN's convolution, each a pass over memory. Here x is read while
 it is still in the L2 cache, and overwriting it keeps a second tensor out of there.
@@ -25,7 +25,7 @@ __all__ = ["bias_act", "reference"]
 @triton.jit
 def _kernel(
     x, bias, residual, noise, weight, out, positions, units, height, width,
-    UNIT: tl.constexpr, NOISE: tl.constexpr, SILU: tl.constexpr, DOUBLED: tl.constexpr,
+    UNIT: tl.constexpr, EVERYWHERE: tl.constexpr, NOISE: tl.constexpr, SILU: tl.constexpr, DOUBLED: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     channels = units * UNIT
@@ -44,7 +44,10 @@ def _kernel(
     else:
         y = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
         y += tl.load(bias + channel, mask=channel < channels, other=0.0).to(tl.float32)[None, :]
-    if residual is not None:
+    if residual is not None and EVERYWHERE:  # one row of channels for a picture
+        shared = (row // (height * width)).to(tl.int64)[:, None] * channels + channel[None, :]
+        y += tl.load(residual + shared, mask=inside, other=0.0).to(tl.float32)
+    elif residual is not None:
         y += tl.load(residual + at, mask=inside, other=0.0).to(tl.float32)
     for k in tl.static_range(NOISE):
         of_row = tl.load(noise + row.to(tl.int64) * NOISE + k, mask=row < positions, other=0.0).to(tl.float32)
@@ -66,7 +69,8 @@ def _launch(
     grid = (launch.blocks(positions, config["BLOCK_ROWS"]) * launch.blocks(channels, config["BLOCK_C"]),)
     with launch.on_device_of(x):
         _kernel[grid](
-            x, bias, residual, noise, weight, out, positions, channels // unit, height, width, UNIT=unit,
+            x, bias, residual, noise, weight, out, positions, channels // unit, height, width,
+            UNIT=unit, EVERYWHERE=residual is not None and residual.shape[2:] != out.shape[2:],
             NOISE=0 if noise is None else noise.shape[1], SILU=silu, DOUBLED=doubled, **config,
         )  # fmt: skip
 

@@ -96,7 +96,7 @@ def bias_act(
     if refusal := _vectors(channels, bias=bias):
         return refusal
     wanted = (shape[0], channels // 4 if doubled else channels, *shape[1:])
-    if residual is not None and (residual.shape != wanted or _image(residual)):
+    if residual is not None and (residual.shape not in (wanted, (*wanted[:2], 1, 1)) or _image(residual)):
         return f"residual {tuple(residual.shape)} is not {wanted} in channels_last memory"
     if (noise is None) != (weight is None):
         return "noise and its weight come together"

@@ -24,8 +24,8 @@ def bias_act(
     x: Tensor, bias: Tensor, residual: Tensor | None = None, noise: Tensor | None = None,
     weight: Tensor | None = None, silu: bool = False, doubled: bool = False,
 ) -> Tensor:  # fmt: skip
-    """x (B, C, H, W) + bias, then a pixel shuffle to twice the size if `doubled`; + residual, + a 1x1 convolution of
-    noise (B, K, ...) with weight (C, K); then SiLU if asked for."""
+    """x (B, C, H, W) + bias, then a pixel shuffle to twice the size if `doubled`; + residual, like the result or (B, C,
+    1, 1), + a 1x1 convolution of noise (B, K, ...) with weight (C, K); then SiLU if asked for."""
     y = x + bias.to(x.dtype)[:, None, None]
     if doubled:
         y = F.pixel_shuffle(y, 2)

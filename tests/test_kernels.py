@@ -122,7 +122,8 @@ def test_group_norm_silu_of_groups_at_the_limit(rows, monkeypatch):
 @pytest.mark.parametrize("doubled", [False, True])
 @pytest.mark.parametrize(
     ("shape", "given"),
-    [((1, 4, 1, 1), ""), ((2, 12, 5, 3), "silu residual"), ((1, 160, 7, 6), "silu"), ((1, 64, 6, 10), "residual noise"),
+    [((1, 4, 1, 1), ""), ((2, 24, 7, 3), "everywhere residual"),
+     ((2, 12, 5, 3), "silu residual"), ((1, 160, 7, 6), "silu"), ((1, 64, 6, 10), "residual noise"),
      ((2, 36, 3, 9), "noise silu")],
 )  # fmt: skip
 def test_bias_act(shape, given, doubled, dtype):
@@ -131,7 +132,8 @@ def test_bias_act(shape, given, doubled, dtype):
     size = (times * height, times * width)
     x, bias = image(*shape, dtype=dtype), draw(channels, dtype=dtype)
     channels //= times**2
-    residual = image(batch, channels, *size, dtype=dtype, mean=1.0) if "residual" in given else None
+    places = (1, 1) if "everywhere" in given else size
+    residual = image(batch, channels, *places, dtype=dtype, mean=1.0) if "residual" in given else None
     noise = image(batch, 3, *size, dtype=dtype, mean=0.0) if "noise" in given else None
     weight = draw(channels, 3, dtype=dtype, mean=0.0) if "noise" in given else None
     check("bias_act", reference.bias_act, x, bias, residual, noise, weight, "silu" in given, doubled)

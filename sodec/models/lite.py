@@ -134,7 +134,7 @@ class PixelDecoder(nn.Module):
         self.leave = conv(widths[2], 48)
 
     def forward(self, x: Tensor, shift: Tensor) -> Fidelity:
-        at_16 = self.body(self.enter(x) + shift[:, :, None, None])
+        at_16 = self.body(ops.conv(self.enter, x, residual=shift[:, :, None, None]))
         at_8 = self.at_8(self.to_8(at_16))
         at_4 = self.at_4(self.to_4(at_8))
         return Fidelity(self.leave(F.silu(at_4)), (at_16, at_8, at_4))
@@ -176,7 +176,8 @@ class Transformation(nn.Module):
         self.leave = Upsample(config.transform, config.latent, 3)
 
     def forward(self, y_hat: Tensor, quality: Tensor) -> Tensor:
-        return self.leave(F.silu(self.enter(y_hat) + self.shift(quality)[:, :, None, None].to(y_hat.dtype)))
+        shift = self.shift(quality)[:, :, None, None].to(y_hat.dtype)
+        return self.leave(ops.conv(self.enter, y_hat, residual=shift, silu=True))
 
 
 # -- the diffusion step

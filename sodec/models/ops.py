@@ -24,13 +24,16 @@ def conv(
     Parameters
     ----------
     residual
-        Like the result.
+        Like the result, or (B, C, 1, 1).
     noise, noise_layer
         Noise (B, K, ...) of the result's size, and a 1x1 convolution of it; both or neither.
     """
     if isinstance(layer, FusedConv2d):
         if noise is not None and noise_layer is not None:
             residual = conv(noise_layer, noise, residual=residual)
+        if residual is not None and residual.shape[2:] == (1, 1):  # oneDNN's sum takes it like the result only
+            y = layer(x).add_(residual)
+            return F.silu(y, inplace=True) if silu else y
         return layer(x, residual, silu)
     weight = None if noise_layer is None else noise_layer.weight
     plain = noise_layer is None or noise_layer.bias is None

@@ -5,6 +5,7 @@ The decoder is run at one timestep, for one step, with frozen weights; what depe
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,7 +72,13 @@ def prepare(model: SodecModel, device: torch.device, dtype: torch.dtype, *, one_
         folds["normalisation of the ViT's pixels into its first layer"] = _fold_normalisation(model.vit)
     # A 16-bit gain would not be the one whose index offsets are stored; a rounded a_t would not be the schedule's.
     log_gain, alphas = model.gain.log_gain.detach().clone(), model.alphas.clone()
+    last = model.unet.ends()[1]  # runs in float32
+    kept = copy.deepcopy(last)
     model.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
+    for name, parameter in kept.named_parameters():
+        getattr(last, name).data = parameter.to(device).contiguous(
+            memory_format=torch.channels_last if parameter.ndim == 4 else torch.contiguous_format
+        )
     model.gain.log_gain.data = log_gain.to(device)
     model.alphas = alphas.to(device)
     if model.config.sizes is None and device.type == "cpu" and can_fuse(dtype) and not legality.interpreted():

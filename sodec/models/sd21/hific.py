@@ -172,5 +172,6 @@ class DoublingTransformation(nn.Module):
         self.leave = plain_conv(width, config.latent)
 
     def forward(self, y_hat: Tensor, quality: Tensor, w: Tensor) -> Tensor:
-        x = self.enter(torch.cat([y_hat, w.to(y_hat.dtype)], 1)) + self.shift(quality)[:, :, None, None].to(y_hat.dtype)
+        shift = self.shift(quality)[:, :, None, None].to(y_hat.dtype)
+        x = ops.conv(self.enter, torch.cat([y_hat, w.to(y_hat.dtype)], 1), residual=shift)
         return self.leave(F.silu(self.body(x)))
