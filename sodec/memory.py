@@ -25,10 +25,15 @@ SHARE_MAPPED, BESIDE = 0.75, 300_000_000
 SHARE_WRITTEN, WRITTEN_BESIDE = 0.05, 110_000_000
 SHORT = 2_000_000_000  # bytes; with less, freed memory is given back to the system at once
 M_MMAP_THRESHOLD, MAPPED_FROM = -3, 1 << 20  # of glibc's mallopt: from this size on, memory is mapped by itself
+LITTLE = 20_000_000  # bytes: less than the networks take for the smallest picture, which is checked apart
 PLENTY = 1_000_000_000  # bytes of memory with which no library's size is looked up
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc", "could not create a memory", "bad allocation",
                  "could not create a primitive", "can't start new thread", "Cannot allocate memory",
-                 "failed to map segment", "Failed to allocate memory", "Available memory of")  # fmt: skip
+                 "failed to map segment", "Failed to allocate memory", "Available memory of",
+                 "STATUS_ALLOC_FAILED")  # fmt: skip
+
+DEVICE_FAILED = ("CUDA error", "CUDA driver error", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS", "cuFFT error",
+                 "NVML_SUCCESS", "HIP error", "hipErr", "MIOpen Error", "XPU", "device-side assert")  # fmt: skip
 
 
 class GroupFiles(NamedTuple):
@@ -50,8 +55,8 @@ def free() -> int | None:
 
 
 def check(needed: int, what: str, advice: str) -> None:
-    """`DeviceError` where `what` takes more bytes than are free."""
-    left = free()
+    """`DeviceError` where `what` takes more bytes than are free. To ask takes 0.2 ms, so little is not asked for."""
+    left = free() if needed > LITTLE else None
     if left is not None and needed > left:
         raise DeviceError(f"{what} takes {gigabytes(needed)}; {gigabytes(left)} of memory are free: {advice}")
 
@@ -108,14 +113,21 @@ def _torch_on_disk() -> int | None:
 
 @contextmanager
 def errors_named() -> Iterator[None]:
-    """Makes whatever kind of error says that memory has run out a `DeviceError` with what to do. Also a decorator."""
+    """Makes whatever kind of error says that memory has run out, or that the device has failed, a `DeviceError` with
+    what to do. Also a decorator.
+    """
     try:
         yield
     except SodecError:
         raise
     except (MemoryError, RuntimeError, OSError) as error:
         if not is_out_of_memory(error):
-            raise
+            if not is_of_device(error):
+                raise
+            raise DeviceError(
+                f"the device failed or was lost: {str(error).splitlines()[0]}; this process may not be able to use it "
+                "again, so start another, or use device='cpu' (--device cpu)"
+            ) from error
         left = free()
         text = "" if left is None else f" ({gigabytes(left)} are free)"
         raise DeviceError(
@@ -127,6 +139,14 @@ def errors_named() -> Iterator[None]:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the error says that memory has run out, as Python, torch, oneDNN or the loader of libraries say it."""
     return isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+def is_of_device(error: BaseException) -> bool:
+    """Whether the error says that a device or a library on it has failed, as torch says it."""
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        type(error).__name__ == "AcceleratorError" or any(words in text for words in DEVICE_FAILED)
+    )
 
 
 def gigabytes(size: float) -> str:

@@ -115,7 +115,7 @@ def test_memory_that_runs_out_anywhere_is_a_device_error(monkeypatch, error):
     for place, call in (
         ("sodec.pipeline.engine.Engine.analyse", lambda: codec().compress(photo(20, 20))),
         ("sodec.picture.load", lambda: sodec.compress(photo(20, 20), weights=folder())),
-        ("sodec.pipeline.torch_engine.TorchEngine.synthesise", lambda: codec().decompress(data)),
+        ("sodec.pipeline.torch_engine.TorchEngine.synthesise_all", lambda: codec().decompress(data)),
         ("sodec.stream.container.parse", lambda: sodec.decompress(data, weights=folder())),
         ("sodec.stream.container.parse", lambda: sodec.inspect(data)),
         ("sodec.models.model.SodecModel.__init__", lambda: sodec.Codec(weights=folder())),
@@ -125,6 +125,38 @@ def test_memory_that_runs_out_anywhere_is_a_device_error(monkeypatch, error):
             with pytest.raises(DeviceError, match=r"memory does not suffice.*--tile") as raised:
                 call()
             assert raised.value.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be asynchronously reported",
+        "CUDA error: unspecified launch failure",
+        "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
+        "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx`",
+    ],
+)
+def test_a_device_that_is_lost_is_a_device_error(monkeypatch, text):
+    error = RuntimeError(text)
+
+    def fail(*args, **kwargs):
+        raise error
+
+    data = codec().compress(photo(20, 20))
+    engine = "sodec.pipeline.torch_engine.TorchEngine"
+    for place, call in (
+        (f"{engine}.coefficients", lambda: codec().compress(photo(20, 20))),
+        (f"{engine}.quantise", lambda: sodec.compress([photo(20, 20)], weights=folder())),
+        (f"{engine}.dequantise_all", lambda: codec().decompress(data)),
+        (f"{engine}.synthesise_all", lambda: sodec.decompress([data], weights=folder())),
+        (f"{engine}.fetched", lambda: codec().decompress([data, data])),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, fail)
+            with pytest.raises(DeviceError, match=r"the device failed or was lost: (CUDA|cuDNN) error") as raised:
+                call()
+            assert raised.value.__cause__ is error
+            assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("some other fault"), CorruptStreamError("out of memory, it says")])
@@ -140,6 +172,7 @@ def test_other_errors_stay_what_they_are(monkeypatch, error):
 def test_a_picture_that_does_not_fit_is_named_before_it_is_decoded(monkeypatch):
     data = codec().compress(photo(70, 50))
     monkeypatch.setattr(memory, "free", lambda: 3 * 70 * 50 - 1)
+    monkeypatch.setattr(memory, "LITTLE", 0)
     with pytest.raises(DeviceError, match=r"a picture of 70x50 pixels takes 0\.00 GB.*a region or a scale takes less"):
         codec().decompress(data)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,14 @@ def prepared_engine(
     return TorchEngine(load_model(bundle, on, kind), coding, tile=tile, cuda_graphs=cuda_graphs)
 
 
+@dataclass
+class _Memory:
+    """What is known of the device's memory, in pixels; all calls share it."""
+
+    checked: int = 0  # the largest window for which it was found to suffice
+    limit: int | None = None  # of what is computed at once, since it has not sufficed for more
+
+
 class TorchEngine(Engine):
     """The networks of a prepared model, on its device in its dtype."""
 
@@ -60,7 +69,7 @@ class TorchEngine(Engine):
         self.device, self.dtype = prepared.device, prepared.dtype
         self.on_cuda = self.device.type == "cuda"
         self.batch_pixels = BATCH_PIXELS if self.on_cuda else 0
-        self._limit: dict[str, int] = {}  # of pixels at once, where memory has run out; shared by all calls
+        self._memory = _Memory()
         self._qualities: dict[float, Tensor] = {}
         self._gains: dict[float, Tensor] = {}
         self.graphed: GraphedDecoder | None = None
@@ -75,15 +84,17 @@ class TorchEngine(Engine):
 
     def _affords_graph(self, batch: int, height: int, width: int) -> bool:
         """Whether a graph of so many windows of y would leave half of the device's memory to others."""
-        needed = 2 * batch * fitting.decoding_bytes(self.model.config, self.dtype, CELL * height, CELL * width)
-        if needed > torch.cuda.mem_get_info(self.device)[0]:
-            torch.cuda.empty_cache()  # what PyTorch keeps can't go into a graph
-        return needed <= torch.cuda.mem_get_info(self.device)[0]
+        free = devices.available(self.device)
+        needed = batch * fitting.decoding_bytes(self.model.config, self.dtype, CELL * height, CELL * width)
+        return free is None or 2 * needed <= free
 
     def check(self, height: int, width: int, beside: int) -> None:
+        if self.on_cuda and height * width <= self._memory.checked:
+            return  # what PyTorch took then, it keeps
         free = devices.available(self.device)
         beside = beside if self.device.type == "cpu" else 0
         fitting.check(self.model.config, str(self.device), free, self.dtype, height, width, beside)
+        self._memory.checked = max(self._memory.checked, height * width)
 
     def check_encoding(self, width: int, height: int, *, transparent: bool, keeps_y: bool) -> None:
         free = devices.available(self.device)
@@ -228,12 +239,12 @@ class TorchEngine(Engine):
         return len(pixels) < 2 or not full
 
     def at_once(self, pixels: int) -> int:
-        return max(1, min(self.batch_pixels, self._limit.get("pixels", self.batch_pixels)) // pixels)
+        return max(1, min(self.batch_pixels, self._memory.limit or self.batch_pixels) // pixels)
 
     def limit_to(self, pixels: int) -> bool:
-        first = "pixels" not in self._limit
-        self._limit["pixels"] = min(pixels, self._limit.get("pixels", pixels))
-        return first
+        before = self._memory.limit
+        self._memory.limit = min(pixels, before or pixels)
+        return before is None
 
     def holds_memory(self) -> bool:
         return self.graphed is not None and len(self.graphed) > 0
