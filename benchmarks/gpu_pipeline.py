@@ -154,6 +154,11 @@ class Run:
             self.check(f"windows of {tile}, graphs against none, {name}", pictures, [wanted] * 3, 1)
             if name == "region":
                 self.check("region against the crop of the whole", [wanted], [crop], 2)
+        for width, height in (self.small, self.large):
+            made = [self.graphs.compress(scene(width, height)) for _ in range(3)]
+            bytes_away = max(abs(len(one) - len(self.streams[width, height])) for one in made)
+            text = f"the same bytes: {set(made) == {self.streams[width, height]}}, at most {bytes_away} more or fewer"
+            self.holds(f"encoding by graphs, {width}x{height}", bytes_away <= len(made[0]) // 100, text)
         grey = self.eager.compress(scene(*self.small)[..., 0].copy())
         self.check("grey, graphs", [decoded(self.graphs, grey)], [decoded(self.eager, grey)], 1)
 
@@ -201,7 +206,8 @@ class Run:
             "decode, eager": lambda: decoded(self.eager, stream),
             "decode, graphs": lambda: decoded(self.graphs, stream),
             "decode, graphs, fidelity": lambda: decoded(self.graphs, stream, mode="fidelity"),
-            "encode": lambda: self.eager.compress(picture),
+            "encode, eager": lambda: self.eager.compress(picture),
+            "encode, graphs": lambda: self.graphs.compress(picture),
         }
         if size == self.large:
             for tile in (128, 256) if self.rehearse else (1024, 2048):
@@ -220,7 +226,8 @@ class Run:
             for row, call in (
                 ("decode, eager", lambda report, size=size: decoded(self.eager, self.streams[size], report=report)),
                 ("decode, graphs", lambda report, size=size: decoded(self.graphs, self.streams[size], report=report)),
-                ("encode", lambda report, size=size: self.eager.compress(scene(*size), report=report)),
+                ("encode, eager", lambda report, size=size: self.eager.compress(scene(*size), report=report)),
+                ("encode, graphs", lambda report, size=size: self.graphs.compress(scene(*size), report=report)),
             ):
                 reports = [Report() for _ in range(5)]
                 for report in reports:
@@ -251,7 +258,7 @@ class Run:
         picture, few = scene(*self.large), self.several(max(BATCHES))
         calls: dict[str, Callable[[], Any]] = {
             "decode, graphs, large": lambda: decoded(self.graphs, self.streams[self.large]),
-            "encode, large": lambda: self.eager.compress(picture),
+            "encode, graphs, large": lambda: self.graphs.compress(picture),
             f"list of {len(few)}, graphs": lambda: self.graphs.decompress(few, output="numpy"),
         }
         for name, call in calls.items():

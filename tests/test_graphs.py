@@ -173,6 +173,26 @@ def test_graphs_are_on_by_default_where_there_is_cuda(monkeypatch):
     assert [options["cuda_graphs"] for options in made] == [False, False, True, False, True]
 
 
+@pytest.mark.parametrize("size", [(90, 60), (1100, 90)])
+def test_the_encoder_s_networks_are_captured_too_and_write_the_same_bytes(size):
+    captured = []
+
+    def capture(function, inputs):
+        captured.append(function.__name__)
+        return function
+
+    picture = photo(*size)
+    made = copy.copy(codec())
+    made.engine = copy.copy(codec().engine)
+    made.engine.graphed = GraphedDecoder(made.model, in_8_bits, capture=capture)
+    options = [{}, {"quality": 20}, {"max_bytes": 1500}]
+    for chosen in [*options, *options]:
+        assert made.compress(picture, **chosen) == codec().compress(picture, **chosen)
+    tiles = -(-size[0] // 1024)
+    assert captured.count("analysis") == tiles
+    assert captured.count("_symbols") == tiles
+
+
 class Replaying(TorchEngine):
     """As on a GPU with graphs: what was captured is replayed, and the canvas is a tensor."""
 

@@ -113,7 +113,7 @@ def test_memory_that_runs_out_anywhere_is_a_device_error(monkeypatch, error):
 
     data = codec().compress(photo(20, 20))
     for place, call in (
-        ("sodec.pipeline.engine.Engine.analyse", lambda: codec().compress(photo(20, 20))),
+        ("sodec.pipeline.engine.Engine.begin_analysis", lambda: codec().compress(photo(20, 20))),
         ("sodec.picture.load", lambda: sodec.compress(photo(20, 20), weights=folder())),
         ("sodec.pipeline.torch_engine.TorchEngine.synthesise_all", lambda: codec().decompress(data)),
         ("sodec.stream.container.parse", lambda: sodec.decompress(data, weights=folder())),
@@ -164,7 +164,7 @@ def test_other_errors_stay_what_they_are(monkeypatch, error):
     def fail(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr("sodec.pipeline.engine.Engine.analyse", fail)
+    monkeypatch.setattr("sodec.pipeline.engine.Engine.begin_analysis", fail)
     with pytest.raises(type(error), match=str(error)):
         codec().compress(photo(20, 20))
 

@@ -8,6 +8,7 @@ import dataclasses
 import subprocess
 import sys
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ from tiny import codec, photo
 
 from sodec.errors import CorruptStreamError
 from sodec.models.noise import place_noise
+from sodec.picture import Picture
 from sodec.pipeline.decoder import decode
+from sodec.pipeline.encoder import encode
 from sodec.pipeline.engine import NOISES, Engine
 from sodec.pipeline.source import TileSource
 from sodec.pipeline.torch_engine import TorchEngine
@@ -129,6 +132,41 @@ def test_damage_that_is_found_ahead_is_raised_and_no_thread_is_left():
     before = threading.active_count()
     with pytest.raises(CorruptStreamError):
         decode(engine_of(), dataclasses.replace(stream, payloads=payloads), checked_view())
+    assert threading.active_count() == before
+
+
+def test_the_device_gets_the_next_tile_before_one_is_waited_for_and_threads_code(monkeypatch):
+    picture = photo(2100, 1100)
+    wanted, steps, lock = codec().compress(picture), [], threading.Lock()
+    engine = engine_of()
+    engine.coders = 3
+
+    def noted(name, method, *arguments):
+        with lock:
+            steps.append((name, threading.current_thread() is threading.main_thread()))
+        return method(*arguments)
+
+    for name in ("begin_analysis", "analysed", "encode"):
+        monkeypatch.setattr(engine, name, partial(noted, name, getattr(engine, name)))
+    before = threading.active_count()
+    found = encode(engine, codec().bundle.fingerprint, Picture(picture), 50)
+    assert found == wanted
+    assert threading.active_count() == before
+    here = [name for name, main in steps if main]
+    assert here == ["begin_analysis", "begin_analysis", *["analysed", "begin_analysis"] * 4, *["analysed"] * 2]
+    assert [name for name, main in steps if not main] == ["encode"] * 6
+
+
+def test_an_error_of_a_thread_that_codes_ends_all(monkeypatch):
+    engine, before = engine_of(), threading.active_count()
+    engine.coders = 2
+
+    def fail(*arguments):
+        raise CorruptStreamError("of a thread")
+
+    monkeypatch.setattr(engine, "encode", fail)
+    with pytest.raises(CorruptStreamError, match="of a thread"):
+        encode(engine, codec().bundle.fingerprint, Picture(photo(2100, 1100)), 50)
     assert threading.active_count() == before
 
 

@@ -22,7 +22,7 @@ def bytes_at(quality):
 @pytest.fixture
 def counted(monkeypatch):
     """Counts runs of the networks and the coder."""
-    calls = {"analyse": 0, "encode": 0}
+    calls = {"begin_analysis": 0, "encode": 0}
     for name in calls:
         method = getattr(codec().engine, name)
 
@@ -37,10 +37,10 @@ def counted(monkeypatch):
 @pytest.mark.parametrize("share", [0, 0.01, 0.2, 0.5, 0.8, 1, 1.5])
 def test_max_bytes_is_met_closely_with_one_analysis(share, counted):
     smallest, largest = bytes_at(1), bytes_at(100)
-    counted.update(analyse=0, encode=0)
+    counted.update(begin_analysis=0, encode=0)
     limit = round(smallest + share * (largest - smallest))
     data = codec().compress(PICTURE, max_bytes=limit)
-    assert counted["analyse"] == 1
+    assert counted["begin_analysis"] == 1
     assert counted["encode"] <= rate.MAX_PASSES
     assert len(data) <= limit
     assert len(data) >= 0.98 * min(limit, largest)
@@ -55,7 +55,7 @@ def test_target_bpp_counts_the_whole_stream():
 
 def test_tiles_share_one_target(counted):
     data = codec().compress(photo(1030, 200), max_bytes=3500)
-    assert counted["analyse"] == 2
+    assert counted["begin_analysis"] == 2
     assert counted["encode"] <= 2 * rate.MAX_PASSES
     assert len(data) <= 3500
     assert len(data) > 0.98 * 3500
@@ -73,7 +73,7 @@ def test_an_impossible_target_says_the_smallest_size():
 def test_targets_that_are_no_sizes_are_named(name, value, counted):
     with pytest.raises(TargetError, match=f"{name} {value!r}"):
         codec().compress(PICTURE, **{name: value})
-    assert counted["analyse"] == 0
+    assert counted["begin_analysis"] == 0
 
 
 def test_max_bytes_are_whole_and_only_one_wish_is_taken():

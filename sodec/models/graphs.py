@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -116,31 +116,44 @@ class GraphedDecoder:
     def clear(self) -> None:
         """Gives up all graphs and their memory."""
         with self._lock:
-            self.decoders, self.dequantisers = (SizeCache[Decode](CAPACITY) for _ in range(2))
+            self.decoders, self.dequantisers, self.encoders = (SizeCache[Decode](CAPACITY) for _ in range(3))
             self._pool = _cuda.graph_pool_handle() if self._on_device else None
 
     def __len__(self) -> int:
         """How many graphs there are."""
-        return len(self.decoders) + len(self.dequantisers)
+        return len(self.decoders) + len(self.dequantisers) + len(self.encoders)
 
     def dequantise(
         self, symbols: Tensor, z_hat: Tensor, quality: Tensor, call: object = None
     ) -> tuple[Tensor, ...]:  # fmt: skip
         """`SodecModel.features`. `call` stands for one call of the codec; without one, each is a call of its own."""
-        return self._run(self.model.features, self.dequantisers, call, symbols, z_hat, quality)
+        return self._run(self.model.features, self.dequantisers, call, symbols.shape, (symbols, z_hat, quality))
 
     def decode(self, y_hat: Tensor, quality: Tensor, other: Tensor, call: object = None) -> tuple[Tensor, ...]:
         """The full and the fidelity pictures, as `blocks.unfolded` takes them, and the full ones in 8 bits.
 
         `other` is w or noise, whichever the model has.
         """
-        return self._run(self._decode, self.decoders, call, y_hat, quality, other)
+        return self._run(self._decode, self.decoders, call, y_hat.shape, (y_hat, quality, other))
+
+    def encode(
+        self, function: Decode, call: object, shape: Sequence[int], inputs: tuple[Tensor, ...], fixed: Hashable = None
+    ) -> tuple[Tensor, ...]:
+        """What `function` of the encoder returns. `shape` is that of y, `fixed` what else its work depends on."""
+        return self._run(function, self.encoders, call, shape, inputs, fixed)
 
     def _run(
-        self, function: Decode, graphs: SizeCache[Decode], call: object, *inputs: Tensor
-    ) -> tuple[Tensor, ...]:  # fmt: skip
+        self,
+        function: Decode,
+        graphs: SizeCache[Decode],
+        call: object,
+        shape: Sequence[int],
+        inputs: tuple[Tensor, ...],
+        fixed: Hashable = None,
+    ) -> tuple[Tensor, ...]:
         with self._lock:
-            graph = self._graph(function, graphs, call, inputs)
+            key = function.__name__, fixed, tuple((tuple(tensor.shape), tensor.dtype) for tensor in inputs)
+            graph = self._graph(function, graphs, call, key, shape, inputs)
             if graph is None:
                 with dispatch.in_graphs():  # a first decode has the pixels of those that follow
                     return function(*inputs)
@@ -153,19 +166,24 @@ class GraphedDecoder:
             return outputs
 
     def _graph(
-        self, function: Decode, graphs: SizeCache[Decode], call: object, inputs: tuple[Tensor, ...]
-    ) -> Decode | None:  # fmt: skip
-        """The graph of inputs of these sizes, captured if it is time; None where there is none."""
+        self,
+        function: Decode,
+        graphs: SizeCache[Decode],
+        call: object,
+        key: Hashable,
+        shape: Sequence[int],
+        inputs: tuple[Tensor, ...],
+    ) -> Decode | None:
+        """The graph of this key, captured if it is time; None where there is none."""
         if self.failed:
             return None
-        key = tuple((tuple(tensor.shape), tensor.dtype) for tensor in inputs)
         graph = graphs.get(key)
         if graph is not None:
             return graph
-        first, times = self._met.get((function.__name__, key)) or Met(None, 0)
-        self._met.put((function.__name__, key), Met(first if times else call, times + 1))
+        first, times = self._met.get(key) or Met(None, 0)
+        self._met.put(key, Met(first if times else call, times + 1))
         again = times > 0 and (call is None or call is not first)
-        batch, _, height, width = inputs[0].shape
+        batch, _, height, width = shape
         due = (again or times + 1 >= MANY) and graphs.has_room(UNUSED)
         if not due or not self.affords(batch, height, width):
             return None
@@ -176,7 +194,7 @@ class GraphedDecoder:
             self.failed = True
             self.clear()
             why = (str(error).splitlines() or [type(error).__name__])[0]
-            warn(f"CUDA graphs can't be captured here, so decoding runs without them and takes longer: {why}")
+            warn(f"CUDA graphs can't be captured here, so everything runs without them and takes longer: {why}")
             return None
         graphs.put(key, graph)
         return graph

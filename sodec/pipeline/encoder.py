@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 from ..picture import Picture
 from ..stream import container, sections
 from ..stream.container import Stream
 from . import rate, tiles
 from .engine import Coefficients, Engine
+from .tiles import Box
 
 Progress = Callable[[float], None]
+Item = TypeVar("Item")
+Value = TypeVar("Value")
 
 
 def encode(
@@ -25,16 +32,19 @@ def encode(
     width, height = picture.size
     engine.check_encoding(width, height, transparent=picture.alpha is not None, keeps_y=quality is None)
     packed = sections.pack(picture.alpha, picture.metadata)
+    boxes = list(tiles.grid(width, height))
 
     def stream(point: rate.Point, coefficients: Iterator[Coefficients] | list[Coefficients]) -> bytes:
-        payloads = tuple(engine.encode(one, *point) for one in coefficients)
+        # Where stages are timed they follow one another, since times of threads would not add up.
+        threads = engine.coders if engine.times is None and len(boxes) > 1 else 0
+        payloads = tuple(in_threads(lambda one: engine.encode(one, *point), coefficients, threads))
         with engine.stage("container"):
             made = Stream(width, height, point.quality, fingerprint, payloads, picture.grey)
             return container.assemble(made, packed)
 
     # At a given quality a tile's coefficients are gone once it is coded; for a target all are kept, since each pass
     # needs them: 1 byte per pixel with the lite model in bfloat16, 2 in float32, where the picture itself takes 3.
-    coefficients = _coefficients(engine, picture, progress)
+    coefficients = _coefficients(engine, picture, boxes, progress)
     if quality is not None:
         return stream(rate.Point(quality), coefficients)
     assert max_bytes is not None
@@ -50,9 +60,34 @@ def _note_on_sections(packed: sections.Packed) -> str:
     return f" (of which {listed}{advice})" if sizes else ""
 
 
-def _coefficients(engine: Engine, picture: Picture, progress: Progress | None) -> Iterator[Coefficients]:
-    boxes = list(tiles.grid(*picture.size))
-    for number, box in enumerate(boxes, 1):
-        yield engine.analyse(picture.rgb, box)
+def _coefficients(
+    engine: Engine, picture: Picture, boxes: Sequence[Box], progress: Progress | None
+) -> Iterator[Coefficients]:  # fmt: skip
+    """Those of every tile; with threads to code them, the device gets the next tile before one is waited for."""
+    begun: deque[Coefficients] = deque()
+    left = iter(boxes)
+    for number in range(1, len(boxes) + 1):
+        for box in itertools.islice(left, 1 + bool(engine.coders) - len(begun)):
+            begun.append(engine.begin_analysis(picture.rgb, box))
+        yield engine.analysed(begun.popleft())
         if progress:
             progress(number / len(boxes))
+
+
+def in_threads(function: Callable[[Item], Value], items: Iterable[Item], threads: int) -> Iterator[Value]:
+    """The function's value of every item, in order, with as many calls at once as there are threads; 0 is none."""
+    if not threads:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        begun: deque[Future[Value]] = deque()
+        try:
+            for item in items:
+                begun.append(pool.submit(function, item))
+                if len(begun) > threads:
+                    yield begun.popleft().result()
+            while begun:
+                yield begun.popleft().result()
+        finally:
+            for one in begun:
+                one.cancel()

@@ -30,7 +30,7 @@ Features = tuple[Any, ...]  # what synthesis knows of some cells: arrays (1, C, 
 class Coefficients(NamedTuple):
     """What analysis makes of a tile, whatever the quality: the same serve every entropy pass."""
 
-    z: np.ndarray  # (Cz, ceil(h/4), ceil(w/4)) int16
+    z: Any  # (Cz, ceil(h/4), ceil(w/4)) int16; of `begin_analysis`, on its way to the host's memory
     y: Any  # (1, Cy, h, w), an array of the engine
 
 
@@ -111,8 +111,11 @@ class Engine(ABC):
         Where the networks compute, and with which numbers: of PyTorch's types, or names.
     prepared
         How the networks were specialised for this device; printed, it is a summary.
+    coders
+        Threads in which tiles are coded while the device works on others.
     """
 
+    coders = 0
     name: ClassVar[str]  # by which `Codec(engine=)` asks for it
     device: Any
     dtype: Any
@@ -154,17 +157,25 @@ class Engine(ABC):
 
     def analyse(self, rgb: np.ndarray, box: Box) -> Coefficients:
         """The coefficients of the tile `box` of a picture, uint8 (H, W, 3); beyond the picture its edge goes on."""
+        return self.analysed(self.begin_analysis(rgb, box))
+
+    def begin_analysis(self, rgb: np.ndarray, box: Box) -> Coefficients:
+        """What `analysed` makes the coefficients of, once the device has computed them."""
         window = box.grown(tiles.HALO, padded(rgb.shape[1]), padded(rgb.shape[0]))
         pixels = rgb[window.top : window.bottom, window.left : window.right]
         missing = (window.height - pixels.shape[0], window.width - pixels.shape[1])
         if any(missing):
             pixels = np.pad(pixels, ((0, missing[0]), (0, missing[1]), (0, 0)), "edge")
         with self.stage("analysis"), self.running():
-            return self.coefficients(np.ascontiguousarray(pixels), *box.cells().within(window.cells()))
+            return self.coefficients(pixels, *box.cells().within(window.cells()))
 
     @abstractmethod
     def coefficients(self, pixels: np.ndarray, rows: slice, columns: slice) -> Coefficients:
-        """y of pixels, uint8 (H, W, 3) in whole cells, and z of those `rows` and `columns` of y that are kept."""
+        """Begins y of pixels, uint8 (H, W, 3) in whole cells, and z of the `rows` and `columns` of y that are kept."""
+
+    def analysed(self, begun: Coefficients) -> Coefficients:
+        """The coefficients, once they are there."""
+        return begun
 
     def encode(self, coefficients: Coefficients, quality: float, deadzone: float = 0.0) -> bytes:
         """The payload of a tile. A symbol is rounded up, away from zero, from 1/2 + `deadzone` on."""

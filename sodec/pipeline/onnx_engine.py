@@ -70,7 +70,7 @@ class OnnxEngine(Engine):
     # -- encoding
 
     def coefficients(self, pixels: np.ndarray, rows: slice, columns: slice) -> Coefficients:
-        (y,) = self.run("analysis", pixels=pixels[None])
+        (y,) = self.run("analysis", pixels=np.ascontiguousarray(pixels)[None])
         y = np.ascontiguousarray(y[..., rows, columns])
         (z,) = self.run("hyper_analysis", y=y)
         return Coefficients(z[0].astype(np.int16), y)

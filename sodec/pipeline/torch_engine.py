@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +28,7 @@ from .tiles import CELL, TILE
 
 # Pixels that are decoded together on a GPU: 16 pictures of 768x512.
 BATCH_PIXELS = 3 << 21
+CODERS = 4  # threads in which tiles are coded while a GPU works on others
 GREY = (0.299, 0.587, 0.114)  # Rec. 601
 
 
@@ -68,7 +69,7 @@ class TorchEngine(Engine):
         self.prepared, self.model = prepared, prepared.model
         self.device, self.dtype = prepared.device, prepared.dtype
         self.on_cuda = self.device.type == "cuda"
-        self.batch_pixels = BATCH_PIXELS if self.on_cuda else 0
+        self.batch_pixels, self.coders = (BATCH_PIXELS, CODERS) if self.on_cuda else (0, 0)
         self._memory = _Memory()
         self._qualities: dict[float, Tensor] = {}
         self._gains: dict[float, Tensor] = {}
@@ -106,16 +107,36 @@ class TorchEngine(Engine):
     # -- encoding
 
     def coefficients(self, pixels: np.ndarray, rows: slice, columns: slice) -> Coefficients:
-        y = self.model.analysis(self.tensor(pixels))
-        y = y[..., rows, columns].clone()  # a view would keep the halo's too
-        z = self.model.hyper_analysis(y.to(self.dtype)).float().round().clamp(-MAX_VALUE, MAX_VALUE)
-        return Coefficients(z[0].to(torch.int16).cpu().numpy(), y)
+        def analysis(pixels: Tensor) -> tuple[Tensor, ...]:
+            y = self.model.analysis(self.scaled(pixels))
+            y = y[..., rows, columns].clone()  # a view would keep the halo's too
+            z = self.model.hyper_analysis(y.to(self.dtype)).float().round().clamp(-MAX_VALUE, MAX_VALUE)
+            return y, z[0].to(torch.int16)
+
+        height, width = pixels.shape[0] // CELL, pixels.shape[1] // CELL
+        place = rows.start, rows.stop, columns.start, columns.stop
+        y, z = self._replayed(analysis, (1, 0, height, width), self.stacked([pixels]), fixed=place)
+        return Coefficients(self.fetch(z), y)
+
+    def analysed(self, begun: Coefficients) -> Coefficients:
+        return begun._replace(z=self.fetched(begun.z))
 
     def tensor(self, pixels: np.ndarray) -> Tensor:
         """Pixels, uint8 (H, W, 3), as (1, 3, H, W) in 0..1."""
-        # PyTorch warns of memory that can't be written, as that of PIL images.
-        tensor = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).to(self.device)
-        return tensor.permute(2, 0, 1)[None].to(torch.float32).div_(255).to(self.dtype)
+        return self.scaled(self.stacked([pixels]))
+
+    def scaled(self, pixels: Tensor) -> Tensor:
+        """Pixels, uint8 (B, H, W, 3), as (B, 3, H, W) in 0..1."""
+        return pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255).to(self.dtype)
+
+    def _replayed(
+        self, function: Callable[..., tuple[Tensor, ...]], shape: tuple[int, ...], *inputs: Tensor,
+        fixed: Hashable = None,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        """What a function of the encoder returns, by a graph where there are graphs. `shape` is that of y."""
+        if self.graphed is None:
+            return function(*inputs)
+        return self.graphed.encode(function, self.call, shape, inputs, fixed)
 
     def residual(self, coefficients: Coefficients) -> tuple[Tensor, Tensor]:
         """y less the mean that z alone gives, and that mean, both (1, Cy, h, w) float32.
@@ -123,22 +144,31 @@ class TorchEngine(Engine):
         The mean is computed anew for each coding: it takes a tenth of its time (10 ms of 100 for a tile of 1024x1024
         pixels, two cores), and as much memory as y if it is kept.
         """
-        z, y = coefficients
-        mean = cropped(self.model.mean(torch.from_numpy(z).to(self.device)[None].to(self.dtype)), y)
+        return self._residual(self.stacked([coefficients.z]), coefficients.y)
+
+    def _residual(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        mean = cropped(self.model.mean(z.to(self.dtype)), y)
         return y.float() - mean, mean
 
     def quantise(
         self, coefficients: Coefficients, quality: float, coded: np.ndarray, deadzone: float = 0.0
     ) -> np.ndarray:
-        residual, mean = self.residual(coefficients)
-        gain, coded_here = self.gain(quality), torch.from_numpy(coded).to(self.device)
+        z, y = coefficients
+        (symbols,) = self._replayed(
+            self._symbols, y.shape, self.stacked([z]), y, self.gain(quality), self.stacked([coded]), self.at(deadzone)
+        )  # fmt: skip
+        return self.fetched(self.fetch(symbols))
+
+    def _symbols(self, z: Tensor, y: Tensor, gain: Tensor, coded: Tensor, deadzone: Tensor) -> tuple[Tensor, ...]:
+        """The symbols of y, contiguous (Cy, h, w) int16, of tensors of one tile."""
+        residual, mean = self._residual(z, y)
 
         def rounded(scaled: Tensor) -> Tensor:
             scaled = (scaled - deadzone * scaled.sign()).round().clamp(-MAX_VALUE, MAX_VALUE)
-            return torch.where(coded_here, scaled, 0.0)
+            return scaled.masked_fill(~coded, 0.0)
 
-        y, _, _ = quantise(residual, mean, gain, self.model.context, rounded)
-        return np.ascontiguousarray(y[0].to(torch.int16).cpu().numpy())
+        made, _, _ = quantise(residual, mean, gain, self.model.context, rounded)
+        return (made[0].to(torch.int16).contiguous(),)
 
     def gain(self, quality: float) -> Tensor:
         """(1, Cy, 1, 1) float32."""
@@ -147,7 +177,7 @@ class TorchEngine(Engine):
         return self._gains[quality]
 
     def at(self, *qualities: float) -> Tensor:
-        """Qualities as the networks take them, (B,)."""
+        """Qualities, or other numbers, as the networks take them, (B,) float32."""
         for quality in qualities:
             if quality not in self._qualities:
                 self._qualities[quality] = torch.tensor([quality], device=self.device)
@@ -177,9 +207,11 @@ class TorchEngine(Engine):
         From pinned memory, so that the device is not waited for.
         """
         if not self.on_cuda:
-            return torch.from_numpy(arrays[0][None] if len(arrays) == 1 else np.stack(arrays)).to(self.device)
-        first = torch.from_numpy(arrays[0])
-        host = torch.empty((len(arrays), *first.shape), dtype=first.dtype, pin_memory=True)
+            one = np.ascontiguousarray(arrays[0])[None] if len(arrays) == 1 else np.stack(arrays)
+            # PyTorch warns of memory that can't be written, as that of PIL images.
+            return torch.from_numpy(one if one.flags.writeable else one.copy()).to(self.device)
+        dtype = {"uint8": torch.uint8, "int16": torch.int16, "bool": torch.bool}[str(arrays[0].dtype)]
+        host = torch.empty((len(arrays), *arrays[0].shape), dtype=dtype, pin_memory=True)
         np.stack(arrays, out=host.numpy())
         return host.to(self.device, non_blocking=True)
 
@@ -305,20 +337,18 @@ class TorchEngine(Engine):
         _native.pixels(values.numpy(), planes.offset, top, left, shrink, grey, part)
 
     def fetch(self, canvas: Any) -> Any:
-        if not isinstance(canvas, Tensor):
-            return canvas
+        if not self.on_cuda:
+            return canvas.cpu().numpy() if isinstance(canvas, Tensor) else canvas
         # A copy to memory that is not pinned passes through such memory too, piece by piece.
-        host = torch.empty(canvas.shape, dtype=torch.uint8, pin_memory=self.on_cuda)
+        host = torch.empty(canvas.shape, dtype=canvas.dtype, pin_memory=True)
         host.copy_(canvas, non_blocking=True)
-        copied = torch.cuda.current_stream().record_event() if self.on_cuda else None
-        return host, copied
+        return host, torch.cuda.current_stream().record_event()
 
     def fetched(self, begun: Any) -> np.ndarray:
-        if not isinstance(begun, tuple):
+        if not self.on_cuda:
             return np.asarray(begun)
         host, copied = begun
-        if copied is not None:
-            copied.synchronize()
+        copied.synchronize()
         return np.asarray(host.numpy())
 
     def wait(self) -> None:
@@ -357,8 +387,8 @@ def rounded(planes: Planes, top: int, left: int, shrink: int, grey: bool, height
     if shrink > 1:
         values = F.avg_pool2d(values, shrink)
     if grey:
-        weights = torch.tensor(GREY, device=values.device)[:, None, None]
-        values = (values * weights).sum(0, keepdim=True).clamp_(0, 1).expand(3, -1, -1)
+        bright = sum(weight * plane for weight, plane in zip(GREY, values, strict=True))
+        values = bright.clamp_(0, 1).expand(3, -1, -1)
     return (values * 255).round().to(torch.uint8).permute(1, 2, 0)
 
 
