@@ -21,7 +21,6 @@ from .pipeline.engine import Engine
 from .pipeline.engines import make_engine
 from .pipeline.rate import checked_quality as checked_quality
 from .pipeline.source import TileSource
-from .pipeline.tiles import TILE
 from .pipeline.view import Region, checked_view
 from .stream import container
 from .stream.header import MAX_PIXELS, MAX_TILE, check_limits
@@ -85,7 +84,8 @@ class Codec:
         "float32", "bfloat16", "float16", or "auto": with PyTorch bfloat16 where the processor multiplies it natively,
         else float32, the only one that "onnx" has.
     tile
-        Side in pixels of what is decoded at once, a multiple of 128. Smaller ones take less memory and more time.
+        Side in pixels of what is decoded at once, a multiple of 128. Smaller ones take less memory and more time. None
+        is 1,024, and 2,048 for `lite` on a CUDA device that has the memory.
     threads
         Of the networks on a CPU; None is the engine's choice. PyTorch's are those of the whole process.
     cuda_graphs
@@ -113,12 +113,12 @@ class Codec:
         engine: str = "auto",
         device: str = "cpu",
         dtype: str = "auto",
-        tile: int = TILE,
+        tile: int | None = None,
         threads: int | None = None,
         cuda_graphs: bool | None = None,
     ) -> None:
         _check_process()
-        if tile < MIN_TILE or tile % MIN_TILE:
+        if tile is not None and (tile < MIN_TILE or tile % MIN_TILE):
             raise ViewError(f"tile must be a multiple of {MIN_TILE} (got {tile})")
         self.bundle = resolve(model, weights)
         self.engine = make_engine(

@@ -28,8 +28,9 @@ DTYPE = click.option("--dtype", default="auto", show_default=True, help="float32
 THREADS = click.option(
     "--threads", type=click.IntRange(1), help="Threads of the networks (default: the engine's choice)."
 )
-TILE = click.option("--tile", type=int, default=1024, show_default=True,
-                    help="Pixels a side that are decoded at once; smaller takes less memory.")  # fmt: skip
+TILE = click.option("--tile", type=int,
+                    help="Pixels a side that are decoded at once, less of which take less memory (default: 1024; 2048 "
+                         "for lite on a GPU with the memory).")  # fmt: skip
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Replaces files that exist.")
 QUIET = click.option("--quiet", is_flag=True, help="Prints nothing but warnings and errors.")
 
@@ -92,7 +93,7 @@ def model_of(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_codec(
-    model: str, weights: Path | None, engine: str, device: str, dtype: str, threads: int | None, tile: int,
+    model: str, weights: Path | None, engine: str, device: str, dtype: str, threads: int | None, tile: int | None,
     workers: int = 1,
 ) -> Codec:  # fmt: skip
     """The codec that these options describe; each of several workers takes its share of the processors."""

@@ -7,13 +7,21 @@ import importlib.util
 from ..errors import DeviceError, MissingPackageError, WeightsError
 from ..weights import Bundle, graphs
 from .engine import Engine
+from .tiles import TILE
 
 ENGINES = ("auto", "torch", "onnx")
 ONNX_DEVICES, ONNX_DTYPES = ("cpu",), ("auto", "float32")
 
 
 def make_engine(
-    bundle: Bundle, *, engine: str, device: str, dtype: str, tile: int, threads: int | None, cuda_graphs: bool | None
+    bundle: Bundle,
+    *,
+    engine: str,
+    device: str,
+    dtype: str,
+    tile: int | None,
+    threads: int | None,
+    cuda_graphs: bool | None,
 ) -> Engine:
     """The engine of this name, or by "auto" the one that `chosen` names. Arguments are those of `Codec`.
 
@@ -39,7 +47,7 @@ def make_engine(
             raise DeviceError(f"dtype must be one of {', '.join(ONNX_DTYPES)} with engine 'onnx' (got {dtype!r})")
         if cuda_graphs:
             raise DeviceError("cuda_graphs needs a CUDA device, and engine 'torch'")
-        return OnnxEngine(bundle, tile=tile, threads=threads)
+        return OnnxEngine(bundle, tile=tile or TILE, threads=threads)
     if not has_torch():
         reason = _only_torch(bundle, device, dtype, cuda_graphs) or "engine 'torch'"
         raise MissingPackageError(f"{reason} needs PyTorch: pip install 'sodec[torch]'")

@@ -24,16 +24,17 @@ from ..weights import Bundle, Coding
 from . import device as devices
 from . import fitting
 from .engine import Coefficients, Engine, Features, Planes, Tile, Window
-from .tiles import CELL, TILE
+from .tiles import CELL, HALO, TILE
 
 # Pixels that are decoded together on a GPU: 16 pictures of 768x512.
 BATCH_PIXELS = 3 << 21
+LARGE_TILE = 2048
 CODERS = 4  # threads in which tiles are coded while a GPU works on others
 GREY = (0.299, 0.587, 0.114)  # Rec. 601
 
 
 def prepared_engine(
-    bundle: Bundle, device: str, dtype: str, *, tile: int, threads: int | None, cuda_graphs: bool | None
+    bundle: Bundle, device: str, dtype: str, *, tile: int | None, threads: int | None, cuda_graphs: bool | None
 ) -> TorchEngine:
     """The engine of a model that is read from its files. Arguments are those of `Codec`."""
     if threads:
@@ -46,7 +47,17 @@ def prepared_engine(
         cuda_graphs = on.type == "cuda"
     coding = bundle.coding
     devices.check_weights(bundle.size, on, kind, bundle.name, drawn_first=bundle.config.get("sizes") is None)
-    return TorchEngine(load_model(bundle, on, kind), coding, tile=tile, cuda_graphs=cuda_graphs)
+    prepared = load_model(bundle, on, kind)
+    return TorchEngine(prepared, coding, tile=tile or tile_for(prepared), cuda_graphs=cuda_graphs)
+
+
+def tile_for(prepared: Prepared) -> int:
+    """The tile where none is asked for. A GPU has less to do for 1920x1080 in one window than in four with halos."""
+    config, device = prepared.model.config, prepared.device
+    if device.type != "cuda" or config.sizes is not None:
+        return TILE
+    side, free = LARGE_TILE + 2 * HALO, devices.available(device)
+    return LARGE_TILE if free is None or 4 * fitting.decoding_bytes(config, prepared.dtype, side, side) < free else TILE
 
 
 @dataclass
