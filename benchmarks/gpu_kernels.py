@@ -69,14 +69,19 @@ def written_out(kernel: str, reference: Any) -> Callable[..., Tensor]:
     return formula
 
 
+def joined(result: Any) -> Tensor:
+    """One tensor of a result of several alike."""
+    return result if isinstance(result, Tensor) else torch.stack(tuple(result))
+
+
 def errors(case: Case, dtype: torch.dtype, device: str, modules: Modules) -> tuple[float, float, float]:
     """Largest errors of the kernel and of PyTorch against float64, and the largest value."""
     kernel, _, sizes = case
     dispatch, reference = modules.dispatch, modules.reference
     args = inputs(kernel, sizes, dtype, device)
-    exact = written_out(kernel, reference)(*(a.double() if isinstance(a, Tensor) else a for a in args))
-    plain = getattr(dispatch, kernel)(*args, choice="torch").double() - exact
-    got = getattr(dispatch, kernel)(*args, choice="triton").double() - exact  # last: it may overwrite its input
+    exact = joined(written_out(kernel, reference)(*(a.double() if isinstance(a, Tensor) else a for a in args)))
+    plain = joined(getattr(dispatch, kernel)(*args, choice="torch")).double() - exact
+    got = joined(getattr(dispatch, kernel)(*args, choice="triton")).double() - exact  # last: it may overwrite its input
     return got.abs().max().item(), plain.abs().max().item(), exact.abs().max().item()
 
 

@@ -26,6 +26,7 @@ MODES: dict[str, str] = {
     "all": "triton",
     "bias_act": "torch,bias_act=triton",
     "channel_norm_act": "torch,channel_norm_act=triton",
+    "skip_norm_act": "torch,skip_norm_act=triton",
     "group_norm_silu": "torch,group_norm_silu=triton",
     "as listed": "auto",
 }

@@ -30,6 +30,10 @@ TIMED: list[Case] = [
     ("channel_norm_act", "sd21 D_a 32x32", {"c": 960, "y": 32, "x": 32, "relu": 1, "before": 1, "pad": 1}),
     ("channel_norm_act", "sd21 D_a 32x32, skip", {"c": 960, "y": 32, "x": 32, "before": 1, "residual": 1, "pad": 1}),
     ("channel_norm_act", "sd21 D_a 512x512", {"c": 60, "y": 512, "x": 512, "relu": 1, "before": 1, "pad": 3}),
+    ("skip_norm_act", "lite D_a 1/16", {"n": 8160, "c": 160, "silu": 1, "before": 1}),
+    ("skip_norm_act", "lite D_a 1/4", {"n": 130560, "c": 40, "silu": 1, "before": 1}),
+    ("skip_norm_act", "sd21 UNet 64x64", {"n": 4096, "c": 320}),
+    ("skip_norm_act", "sd21 UNet 16x16", {"n": 256, "c": 1280}),
     ("guided_attention", "sd21 UNet 64x64", {"n": 4096, "t": 77, "h": 5, "d": 64}),
     ("guided_attention", "sd21 UNet 32x32", {"n": 1024, "t": 77, "h": 10, "d": 64}),
     ("guided_attention", "sd21 UNet 16x16", {"n": 256, "t": 77, "h": 20, "d": 64}),
@@ -54,6 +58,8 @@ ODD: list[Case] = [  # few, because each is a compilation; tests/test_kernels.py
     ("guided_attention", "63x77", {"n": 63, "t": 77, "h": 2, "d": 64}),
     ("guided_attention", "77x128", {"n": 77, "t": 128, "h": 2, "d": 128}),
     ("guided_attention", "1000x99", {"n": 1000, "t": 99, "h": 2, "d": 40}),
+    ("skip_norm_act", "1", {"n": 1, "c": 3, "silu": 1}),
+    ("skip_norm_act", "333", {"n": 333, "c": 132, "before": 1}),
     ("group_norm_silu", "1x1", {"c": 64, "g": 32, "y": 1, "x": 1}),
     ("group_norm_silu", "9x7", {"c": 40, "g": 4, "y": 9, "x": 7}),
     ("group_norm_silu", "25x40", {"c": 33, "g": 33, "y": 25, "x": 40, "before": 1}),
@@ -97,6 +103,10 @@ def inputs(kernel: str, sizes: Sizes, dtype: torch.dtype, device: str) -> tuple[
         return image(sizes["c"]), vector(), vector(), 1e-3, act, before, residual, sizes.get("pad", 0)
     if kernel == "geglu":
         return (draw(1, sizes["n"], 2 * sizes["c"]),)
+    if kernel == "skip_norm_act":
+        rows = (1, sizes["n"], sizes["c"])
+        before = vector() if "before" in sizes else None
+        return draw(*rows), draw(*rows), vector(), vector(), 1e-5, "silu" if "silu" in sizes else "", before
     if kernel == "group_norm_silu":
         weight, bias = draw(sizes["c"], dtype=torch.float32), draw(sizes["c"], dtype=torch.float32)
         return image(sizes["c"]), sizes["g"], weight, bias, 1e-5, True, vector() if "before" in sizes else None
@@ -106,6 +116,8 @@ def inputs(kernel: str, sizes: Sizes, dtype: torch.dtype, device: str) -> tuple[
 
 def work(kernel: str, sizes: Sizes) -> tuple[float, float]:
     """Matrix operations and least bytes moved, in bfloat16."""
+    if kernel == "skip_norm_act":
+        return 0, 4 * sizes["n"] * sizes["c"] * 2
     if kernel == "geglu":
         return 0, 3 * sizes["n"] * sizes["c"] * 2
     if kernel.endswith(("act", "silu")):

@@ -23,7 +23,7 @@ __all__ = ["channel_norm_act", "reference"]
 
 @triton.jit
 def _kernel(
-    x, weight, bias, before, residual, out, positions, units, height, width,
+    x, weight, bias, before, skip, residual, total, out, positions, units, height, width,
     residual_batch, residual_row, residual_column, eps,
     UNIT: tl.constexpr, PAD: tl.constexpr, SILU: tl.constexpr, RELU: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, BLOCK_C: tl.constexpr,
@@ -42,7 +42,14 @@ def _kernel(
     s = tl.load(x + source, mask=inside, other=0.0).to(tl.float32)
     if before is not None:
         s += tl.load(before + channel, mask=channel < channels, other=0.0).to(tl.float32)[None, :]
-    mean = tl.sum(s, 1) / channels  # what is masked is 0
+    if skip is not None:
+        s += tl.load(skip + source, mask=inside, other=0.0).to(tl.float32)
+    if total is not None:  # the norm is of what others will read
+        rounded = s.to(total.dtype.element_ty)
+        tl.store(total + source, rounded, mask=inside)
+        s = rounded.to(tl.float32)
+    s = tl.where(real, s, 0.0)
+    mean = tl.sum(s, 1) / channels
     off = tl.where(real, s - mean[:, None], 0.0)
     scale = 1.0 / tl.sqrt(tl.sum(off * off, 1) / channels + eps)
     y = off * scale[:, None] * tl.load(weight + channel, mask=channel < channels, other=0.0).to(tl.float32)[None, :]
@@ -75,8 +82,8 @@ def channel_norm_act(
     strides = (0, 0, 0) if residual is None else (residual.stride(0), *residual.stride()[2:])
     with launch.on_device_of(x):
         _kernel[(launch.blocks(positions, block_rows),)](
-            x, weight, bias, before, residual, out, positions, channels // unit, height, width, *strides, eps,
-            UNIT=unit, PAD=pad, SILU=act == "silu", RELU=act == "relu",
+            x, weight, bias, before, None, residual, None, out, positions, channels // unit, height, width,
+            *strides, eps, UNIT=unit, PAD=pad, SILU=act == "silu", RELU=act == "relu",
             BLOCK_ROWS=block_rows, BLOCK_C=block_c, **config,
         )  # fmt: skip
     return out

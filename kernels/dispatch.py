@@ -28,7 +28,7 @@ from ..errors import DeviceError
 from . import launch, legality, reference
 
 MODES = ("auto", "triton", "torch")
-KERNELS = ("bias_act", "channel_norm_act", "geglu", "group_norm_silu", "guided_attention")
+KERNELS = ("bias_act", "channel_norm_act", "geglu", "group_norm_silu", "guided_attention", "skip_norm_act")
 _in_graphs: ContextVar[bool] = ContextVar("in_graphs", default=False)
 
 
@@ -110,6 +110,18 @@ def channel_norm_act(
         "channel_norm_act", choice, x.device, lambda: legality.channel_norm_act(x, weight, bias, before, residual)
     )  # fmt: skip
     return (kernel or reference.channel_norm_act)(x, weight, bias, eps, act, before, residual, pad)
+
+
+def skip_norm_act(
+    x: Tensor, skip: Tensor, weight: Tensor, bias: Tensor, eps: float, act: str = "", before: Tensor | None = None,
+    choice: str | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """s = x + before + skip of (..., C), and act(LayerNorm(s)); the kernel overwrites x by s."""
+    kernel = _kernel(
+        "skip_norm_act", choice, x.device, lambda: legality.skip_norm_act(x, skip, weight, bias, before)
+    )  # fmt: skip
+    result: tuple[Tensor, Tensor] = (kernel or reference.skip_norm_act)(x, skip, weight, bias, eps, act, before)
+    return result
 
 
 def group_norm_silu(

@@ -128,6 +128,17 @@ def channel_norm_act(
     return _vectors(x.shape[1], weight=weight, bias=bias, before=before)
 
 
+def skip_norm_act(x: Tensor, skip: Tensor, weight: Tensor, bias: Tensor, before: Tensor | None = None) -> str | None:
+    """x and skip (..., C), contiguous, C up to 4096."""
+    if refusal := _common(x, skip, weight, bias, before):
+        return refusal
+    if x.ndim == 0 or x.shape[-1] > WIDEST_NORM:
+        return f"{x.shape[-1] if x.ndim else 0} channels, must be 1 to {WIDEST_NORM}"
+    if skip.shape != x.shape or not (skip.is_contiguous() and x.is_contiguous()):
+        return f"x {tuple(x.shape)} and skip {tuple(skip.shape)} are not alike and contiguous"
+    return _vectors(x.shape[-1], weight=weight, bias=bias, before=before)
+
+
 def _image(x: Tensor) -> str | None:
     if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
         return None

@@ -49,6 +49,15 @@ def channel_norm_act(
     return F.pad(y, (pad,) * 4, mode="replicate") if pad else y
 
 
+def skip_norm_act(
+    x: Tensor, skip: Tensor, weight: Tensor, bias: Tensor, eps: float, act: str = "", before: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """x (..., C) + before + skip, and act(LayerNorm) of it over its channels."""
+    total = skip + (x if before is None else x + before.to(x.dtype))
+    y = F.layer_norm(total, total.shape[-1:], weight.to(x.dtype), bias.to(x.dtype), eps)
+    return total, ACTIVATIONS[act](y)
+
+
 def group_norm_silu(
     x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, silu: bool, before: Tensor | None = None
 ) -> Tensor:

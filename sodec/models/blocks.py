@@ -7,6 +7,7 @@ a tile decodes as the picture would. Residual branches start small.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import torch
@@ -81,6 +82,25 @@ class ResBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         hidden = ops.conv(self.conv1, ops.channel_norm_silu(x, self.norm), silu=True)
         return ops.conv(self.conv2, hidden, residual=x)
+
+
+class ResBlocks(nn.Sequential):
+    """Residual blocks one after the other; a kernel may norm for the next what it sums for the one before."""
+
+    def __init__(self, width: int, count: int) -> None:
+        super().__init__(*(ResBlock(width) for _ in range(count)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        blocks: list[Any] = list(self)
+        if not blocks:
+            return x
+        normed = ops.channel_norm_silu(x, blocks[0].norm)
+        for block, following in zip_longest(blocks, blocks[1:]):
+            hidden = ops.conv(block.conv1, normed, silu=True)
+            if following is None:
+                return ops.conv(block.conv2, hidden, residual=x)
+            x, normed = ops.conv_skip_norm_silu(block.conv2, hidden, x, following.norm)
+        raise AssertionError
 
 
 MOMENTUM = 0.02  # of running statistics

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import ops
-from .blocks import Centred, CentredBlock, Fidelity, ResBlock, Upsample, conv, conv_in_float32
+from .blocks import Centred, CentredBlock, Fidelity, ResBlock, ResBlocks, Upsample, conv, conv_in_float32
 from .coding import QualityShift, first_half, pad_to
 from .config import ModelConfig
 
@@ -126,11 +126,11 @@ class PixelDecoder(nn.Module):
     def __init__(self, inputs: int, widths: tuple[int, ...], blocks: tuple[int, ...]) -> None:
         super().__init__()
         self.enter = conv(inputs, widths[0])
-        self.body = nn.Sequential(*(ResBlock(widths[0]) for _ in range(blocks[0])))
+        self.body = ResBlocks(widths[0], blocks[0])
         self.to_8 = Upsample(widths[0], widths[1])
-        self.at_8 = nn.Sequential(*(ResBlock(widths[1]) for _ in range(blocks[1])))
+        self.at_8 = ResBlocks(widths[1], blocks[1])
         self.to_4 = Upsample(widths[1], widths[2])
-        self.at_4 = nn.Sequential(*(ResBlock(widths[2]) for _ in range(blocks[2])))
+        self.at_4 = ResBlocks(widths[2], blocks[2])
         self.leave = conv(widths[2], 48)
 
     def forward(self, x: Tensor, shift: Tensor) -> Fidelity:

@@ -100,6 +100,26 @@ def group_norm(x: Tensor, norm: nn.GroupNorm, *, silu: bool) -> Tensor:
     return function(x, norm.num_groups, norm.weight, norm.bias, norm.eps, silu)
 
 
+def skip_norm(x: Tensor, skip: Tensor, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
+    """skip + x of (..., C), and the norm of it. x may be overwritten."""
+    if may_have_kernels(x) and dispatch.fuses("skip_norm_act", x, skip, norm.weight, norm.bias):
+        x, skip = x.contiguous(), skip.contiguous()
+        return dispatch.skip_norm_act(x, skip, norm.weight, norm.bias, norm.eps)
+    total = skip + x
+    return total, norm(total)
+
+
+def conv_skip_norm_silu(layer: nn.Module, x: Tensor, skip: Tensor, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
+    """skip + layer(x), (B, C, H, W), and SiLU of the norm of its channels."""
+    if _leaves_bias("skip_norm_act", layer, x, skip, norm.weight, norm.bias):
+        y, skip = (channels_last(tensor).permute(0, 2, 3, 1) for tensor in (without_bias(layer, x), skip))
+        bias: Tensor = layer.bias  # type: ignore[assignment]
+        both = dispatch.skip_norm_act(y, skip, norm.weight, norm.bias, norm.eps, "silu", bias)
+        return both[0].permute(0, 3, 1, 2), both[1].permute(0, 3, 1, 2)
+    total = conv(layer, x, residual=skip)
+    return total, channel_norm_silu(total, norm)
+
+
 def channel_norm_silu(x: Tensor, norm: nn.LayerNorm) -> Tensor:
     """The norm of the channels of x (B, C, H, W), position by position, then SiLU."""
     if may_have_kernels(x) and dispatch.fuses("channel_norm_act", x, norm.weight, norm.bias):

@@ -79,9 +79,9 @@ class TransformerBlock(nn.Module):
         self.ff = FeedForward(width)
 
     def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
-        x = x + self.attn1(self.norm1(x))
-        x = x + self.attn2(self.norm2(x), tokens)
-        return x + self.ff(self.norm3(x))
+        x, normed = ops.skip_norm(self.attn1(self.norm1(x)), x, self.norm2)
+        x, normed = ops.skip_norm(self.attn2(normed, tokens), x, self.norm3)
+        return x + self.ff(normed)
 
 
 class Transformer(nn.Module):

@@ -102,8 +102,8 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.attention(self.norm1(x))
-        x = x + (hidden if self.layer_scale1 is None else self.layer_scale1(hidden))
-        hidden = self.mlp(self.norm2(x))
+        x, normed = ops.skip_norm(hidden if self.layer_scale1 is None else self.layer_scale1(hidden), x, self.norm2)
+        hidden = self.mlp(normed)
         return x + (hidden if self.layer_scale2 is None else self.layer_scale2(hidden))
 
 
