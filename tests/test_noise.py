@@ -10,6 +10,7 @@ from tiny import codec, photo
 
 import sodec
 from sodec.errors import ViewError
+from sodec.models import device_noise
 from sodec.models.noise import place_noise
 
 
@@ -34,6 +35,11 @@ def test_values_are_those_of_the_format(top, left):
     assert noise.dtype == np.float32
     expected = [[[plain(c, top + r, left + s) for s in range(6)] for r in range(5)] for c in range(4)]
     np.testing.assert_allclose(noise, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("place", [(4, 5, 6, 0, 0), (3, 40, 50, 16380, 7), (1, 1, 1, 2**31, 2**32 - 1)])
+def test_a_device_makes_the_same_to_the_last_bit(place):
+    assert np.array_equal(device_noise.place_noise(*place).numpy(), place_noise(*place))
 
 
 def test_a_part_is_the_part_of_the_whole():

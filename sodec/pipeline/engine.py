@@ -266,11 +266,15 @@ class Engine(ABC):
         )
         kept = self._noises.get(key)
         if kept is None:
-            kept = self.constant(place_noise(*key)[None])
+            kept = self.place_noise(key)
             if len(self._noises) >= NOISES:
                 self._noises.clear()
             self._noises[key] = kept
         return kept if loudness == 1 else kept * loudness
+
+    def place_noise(self, place: tuple[int, ...]) -> Any:
+        """The noise of these arguments of `models.noise.place_noise`, with a first axis of one."""
+        return self.constant(place_noise(*place)[None])
 
     # -- arrays
 

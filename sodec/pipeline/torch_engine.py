@@ -15,6 +15,7 @@ from torch import Tensor
 from .. import _native
 from ..entropy import MAX_VALUE
 from ..errors import DeviceError
+from ..models import device_noise
 from ..models.coding import quantise
 from ..models.files import load_model
 from ..models.flow import Flow
@@ -301,6 +302,11 @@ class TorchEngine(Engine):
     def noise(self, y_hat: Tensor, loudness: float = 1.0, corner: tuple[int, int] = (0, 0)) -> Tensor | None:
         drawn = super().noise(y_hat, loudness, corner)
         return None if drawn is None else drawn.to(self.dtype)
+
+    def place_noise(self, place: tuple[int, ...]) -> Tensor:
+        if self.on_cuda:
+            return device_noise.place_noise(*place, device=self.device)[None]
+        return super().place_noise(place)  # type: ignore[no-any-return]
 
     # -- arrays
 
