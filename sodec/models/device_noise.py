@@ -1,4 +1,4 @@
-"""`place_noise` by PyTorch: a GPU would wait for the noise of a large picture if a processor made it (1.4 ms a tile)."""
+"""`place_noise` by PyTorch: a GPU would wait for the noise of large pictures made by a processor (1.4 ms a tile)."""
 
 from __future__ import annotations
 

@@ -306,7 +306,7 @@ class TorchEngine(Engine):
     def place_noise(self, place: tuple[int, ...]) -> Tensor:
         if self.on_cuda:
             return device_noise.place_noise(*place, device=self.device)[None]
-        return super().place_noise(place)  # type: ignore[no-any-return]
+        return super().place_noise(place)
 
     # -- arrays
 
