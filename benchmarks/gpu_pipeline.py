@@ -22,6 +22,7 @@ import pstats  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
 from collections.abc import Callable  # noqa: E402
+from concurrent.futures import ThreadPoolExecutor  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -35,13 +36,16 @@ from sodec.bench.run import end_of_traceback, graphed  # noqa: E402
 from sodec.codec import Codec, Report  # noqa: E402
 from sodec.errors import SodecError  # noqa: E402
 from sodec.models.graphs import GraphedDecoder  # noqa: E402
+from sodec.pipeline.source import TileSource  # noqa: E402
 from sodec.pipeline.torch_engine import in_8_bits  # noqa: E402
+from sodec.stream import container  # noqa: E402
 
 SMALL, LARGE = (768, 512), (1920, 1080)
 TINY_SMALL, TINY_LARGE = (96, 64), (320, 200)
 TINY_TILE = 128
 BATCHES = (1, 4, 16, 32)
 BUDGET = 0.4  # seconds of repeats for a figure
+SYMBOLS = 64  # reads that are timed
 MANY = 8  # decodes that are profiled
 
 
@@ -274,6 +278,19 @@ class Run:
             self.found.setdefault("profiles", {})[name] = lines
             print(f"-- {name}, {MANY} calls", *lines[:24], sep="\n", flush=True)
 
+    def threads(self) -> None:
+        """Symbols of one picture, read again and again by several threads: what the processor allows."""
+        stream = container.read(self.streams[self.small])
+        source = TileSource(self.eager.engine, stream, content=False)
+        for count in (1, 2, 4, 16):
+            with ThreadPoolExecutor(count) as pool:
+                list(pool.map(source.symbols, [0] * 2 * count))
+                begun = time.perf_counter()
+                list(pool.map(source.symbols, [0] * SYMBOLS))
+                each = 1000 * (time.perf_counter() - begun) / SYMBOLS
+            self.found["ms"][f"symbols of a picture, {count} threads"] = each
+            print(f"symbols of a picture, {count:>2} threads: {each:.2f} ms", flush=True)
+
     def memory(self) -> None:
         """What the graphs and all of it take on the device."""
         if self.device.type == "cuda":
@@ -308,6 +325,7 @@ def main() -> int:
     run.part("times of the small picture", 3, lambda: run.time_one(run.small))
     run.part("times of the large picture", 4, lambda: run.time_one(run.large))
     run.part("pictures per second", 5, run.batches)
+    run.part("threads", 1, run.threads)
     run.part("stages", 2, run.stages)
     run.part("profiles", 3, run.profiles)
     run.part("memory", 0, run.memory)

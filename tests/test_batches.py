@@ -4,13 +4,12 @@ pytest tests/test_batches.py
 """
 
 import dataclasses
-import threading
 import warnings
 
 import numpy as np
 import pytest
 import torch
-from tiny import codec, folder, photo
+from tiny import codec, folder, noted_tasks, photo
 
 import sodec
 from sodec.errors import CorruptStreamError, DeviceError, UnsupportedPictureError
@@ -158,9 +157,9 @@ def test_too_little_memory_for_one_window_is_an_error_once_graphs_are_given_up()
 
 
 @pytest.mark.parametrize("kind", ["cpu", "device"])
-def test_a_bad_stream_of_several_is_named_by_its_index(kind):
+def test_a_bad_stream_of_several_is_named_by_its_index(kind, monkeypatch):
     used = codec() if kind == "cpu" else on_device()[0]
-    good, before = streams(), threading.active_count()
+    good, tasks = streams(), noted_tasks(monkeypatch)
     cut = [*good[:3], good[3][: len(good[3]) // 2], *good[4:]]
     with pytest.raises(CorruptStreamError, match=r"^streams\[3\]: "):
         used.decompress(cut)
@@ -168,7 +167,7 @@ def test_a_bad_stream_of_several_is_named_by_its_index(kind):
         used.decompress([good[0], 7])
     with pytest.raises(UnsupportedPictureError, match=r"^pictures\[1\]: an array must be uint8"):
         used.compress([photo(20, 20), photo(20, 20).astype(float)])
-    assert threading.active_count() == before
+    assert all(task.done() for task in tasks)
 
 
 def test_damage_beyond_the_header_names_the_index_too():

@@ -213,7 +213,8 @@ class Replaying(TorchEngine):
 
 
 @pytest.mark.parametrize("size", [(90, 60), (300, 200)])  # of one window, and of several
-@pytest.mark.parametrize("view", [{}, {"fidelity": 0.5}, {"mode": "fidelity"}, {"region": (11, 7, 60, 40)}])
+@pytest.mark.parametrize("view", [{}, {"fidelity": 0.5}, {"mode": "fidelity"}, {"region": (11, 7, 60, 40)},
+                                  {"scale": 1 / 2}])  # fmt: skip
 def test_graphs_run_from_symbols_to_8_bits(size, view):
     captured = []
 
@@ -229,5 +230,5 @@ def test_graphs_run_from_symbols_to_8_bits(size, view):
     for _ in range(3):
         found = decode_stream(engine.timed(None), stream, checked_view(**view)).picture.rgb
         assert np.array_equal(found, wanted)
-    faithful = view.get("mode") == "fidelity"
-    assert set(captured) == (set() if faithful else {"features", "_decode"})
+    faithful = view.get("mode") == "fidelity" or "scale" in view
+    assert set(captured) == ({"_y_hat", "_fidelity"} if faithful else {"features", "_decode"})

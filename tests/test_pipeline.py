@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from tiny import codec, photo
+from tiny import codec, noted_tasks, photo
 
 from sodec.errors import CorruptStreamError
 from sodec.models.noise import place_noise
@@ -126,13 +126,14 @@ def test_symbols_of_the_next_row_are_read_while_the_device_works(monkeypatch):
     assert seen == [960, 1984, 1984]
 
 
-def test_damage_that_is_found_ahead_is_raised_and_no_thread_is_left():
-    stream = container.read(codec().compress(photo(60, 2500)))
-    payloads = (*stream.payloads[:2], stream.payloads[2][:-4])
-    before = threading.active_count()
+def test_damage_that_is_found_ahead_is_raised_and_nothing_goes_on(monkeypatch):
+    stream = container.read(codec().compress(photo(1100, 1050)))
+    payloads = (*stream.payloads[:3], stream.payloads[3][:-4])
+    tasks = noted_tasks(monkeypatch)
     with pytest.raises(CorruptStreamError):
         decode(engine_of(), dataclasses.replace(stream, payloads=payloads), checked_view())
-    assert threading.active_count() == before
+    assert tasks
+    assert all(task.done() for task in tasks)
 
 
 def test_the_device_gets_the_next_tile_before_one_is_waited_for_and_threads_code(monkeypatch):
@@ -148,17 +149,17 @@ def test_the_device_gets_the_next_tile_before_one_is_waited_for_and_threads_code
 
     for name in ("begin_analysis", "analysed", "encode"):
         monkeypatch.setattr(engine, name, partial(noted, name, getattr(engine, name)))
-    before = threading.active_count()
+    tasks = noted_tasks(monkeypatch)
     found = encode(engine, codec().bundle.fingerprint, Picture(picture), 50)
     assert found == wanted
-    assert threading.active_count() == before
+    assert len(tasks) == 6
     here = [name for name, main in steps if main]
     assert here == ["begin_analysis", "begin_analysis", *["analysed", "begin_analysis"] * 4, *["analysed"] * 2]
     assert [name for name, main in steps if not main] == ["encode"] * 6
 
 
 def test_an_error_of_a_thread_that_codes_ends_all(monkeypatch):
-    engine, before = engine_of(), threading.active_count()
+    engine, tasks = engine_of(), noted_tasks(monkeypatch)
     engine.coders = 2
 
     def fail(*arguments):
@@ -167,7 +168,7 @@ def test_an_error_of_a_thread_that_codes_ends_all(monkeypatch):
     monkeypatch.setattr(engine, "encode", fail)
     with pytest.raises(CorruptStreamError, match="of a thread"):
         encode(engine, codec().bundle.fingerprint, Picture(photo(2100, 1100)), 50)
-    assert threading.active_count() == before
+    assert all(task.done() for task in tasks)
 
 
 def test_the_pipeline_imports_no_torch(tmp_path):

@@ -12,6 +12,7 @@ from sodec import weights
 from sodec.bench.random_weights import write_random_weights
 from sodec.codec import Codec
 from sodec.models import TINY, ModelConfig
+from sodec.pipeline.threads import Tasks
 
 
 def write_weights(folder: Path, seed: int = 0, config: ModelConfig = TINY) -> weights.Bundle:
@@ -31,6 +32,18 @@ def folder() -> Path:
 def codec() -> Codec:
     """A codec, the same for all tests."""
     return Codec(weights=folder())
+
+
+def noted_tasks(monkeypatch) -> list:
+    """A list that every task which is given to threads is added to from now on."""
+    tasks, submit = [], Tasks.submit
+
+    def noted(self, *arguments):
+        tasks.append(submit(self, *arguments))
+        return tasks[-1]
+
+    monkeypatch.setattr(Tasks, "submit", noted)
+    return tasks
 
 
 def photo(width: int, height: int, seed: int = 0) -> np.ndarray:

@@ -124,10 +124,18 @@ class GraphedDecoder:
         return len(self.decoders) + len(self.dequantisers) + len(self.encoders)
 
     def dequantise(
-        self, symbols: Tensor, z_hat: Tensor, quality: Tensor, call: object = None
-    ) -> tuple[Tensor, ...]:  # fmt: skip
-        """`SodecModel.features`. `call` stands for one call of the codec; without one, each is a call of its own."""
-        return self._run(self.model.features, self.dequantisers, call, symbols.shape, (symbols, z_hat, quality))
+        self, symbols: Tensor, z_hat: Tensor, quality: Tensor, call: object = None, *, content: bool = True
+    ) -> tuple[Tensor, ...]:
+        """`SodecModel.features`, or y_hat alone unless `content`.
+
+        `call` stands for one call of the codec; without one, each is a call of its own.
+        """
+        function = self.model.features if content else self._y_hat
+        return self._run(function, self.dequantisers, call, symbols.shape, (symbols, z_hat, quality))
+
+    def fidelity(self, y_hat: Tensor, quality: Tensor, call: object = None) -> tuple[Tensor, ...]:
+        """The fidelity pictures, as `blocks.unfolded` takes them, and in 8 bits."""
+        return self._run(self._fidelity, self.decoders, call, y_hat.shape, (y_hat, quality))
 
     def decode(self, y_hat: Tensor, quality: Tensor, other: Tensor, call: object = None) -> tuple[Tensor, ...]:
         """The full and the fidelity pictures, as `blocks.unfolded` takes them, and the full ones in 8 bits.
@@ -201,6 +209,13 @@ class GraphedDecoder:
 
     def _captured(self, function: Decode, inputs: tuple[Tensor, ...]) -> Decode:
         return Captured(function, inputs, self._pool)
+
+    def _y_hat(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return (self.model.dequantise(*inputs),)
+
+    def _fidelity(self, y_hat: Tensor, quality: Tensor) -> tuple[Tensor, ...]:
+        pixels = self.model.fidelity(y_hat, quality).pixels
+        return pixels, self.finish(pixels)
 
     def _decode(self, y_hat: Tensor, quality: Tensor, other: Tensor) -> tuple[Tensor, ...]:
         """The networks, with the fidelity branch beside T_s where there are streams."""

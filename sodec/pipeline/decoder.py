@@ -16,7 +16,8 @@ from ..stream.container import Stream
 from . import batches, fitting, tiles
 from .batches import Work
 from .engine import Engine, Planes, Window
-from .source import Readers, TileSource
+from .source import TileSource
+from .threads import Tasks
 from .tiles import Box
 from .view import Region, View
 
@@ -70,7 +71,7 @@ def decode_all(
         with naming(number):
             return (yield from work)
 
-    with Readers() as readers:
+    with Tasks() as readers:
         works = [
             named(number, _decoding(engine, stream, view, conceal, partial(tell, number), readers, len(streams) > 1))
             for number, stream in enumerate(streams)
@@ -80,7 +81,7 @@ def decode_all(
 
 
 def _decoding(
-    engine: Engine, stream: Stream, view: View, conceal: bool, tell: Progress, readers: Readers, several: bool
+    engine: Engine, stream: Stream, view: View, conceal: bool, tell: Progress, readers: Tasks, several: bool
 ) -> Work[Decoded]:
     wanted = view.box(stream.width, stream.height)
     width, height = wanted.width // view.shrink, wanted.height // view.shrink

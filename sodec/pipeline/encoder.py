@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
 
 from ..picture import Picture
 from ..stream import container, sections
 from ..stream.container import Stream
 from . import rate, tiles
 from .engine import Coefficients, Engine
+from .threads import mapped
 from .tiles import Box
 
 Progress = Callable[[float], None]
-Item = TypeVar("Item")
-Value = TypeVar("Value")
 
 
 def encode(
@@ -37,7 +34,7 @@ def encode(
     def stream(point: rate.Point, coefficients: Iterator[Coefficients] | list[Coefficients]) -> bytes:
         # Where stages are timed they follow one another, since times of threads would not add up.
         threads = engine.coders if engine.times is None and len(boxes) > 1 else 0
-        payloads = tuple(in_threads(lambda one: engine.encode(one, *point), coefficients, threads))
+        payloads = tuple(mapped(lambda one: engine.encode(one, *point), coefficients, threads))
         with engine.stage("container"):
             made = Stream(width, height, point.quality, fingerprint, payloads, picture.grey)
             return container.assemble(made, packed)
@@ -72,22 +69,3 @@ def _coefficients(
         yield engine.analysed(begun.popleft())
         if progress:
             progress(number / len(boxes))
-
-
-def in_threads(function: Callable[[Item], Value], items: Iterable[Item], threads: int) -> Iterator[Value]:
-    """The function's value of every item, in order, with as many calls at once as there are threads; 0 is none."""
-    if not threads:
-        yield from map(function, items)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        begun: deque[Future[Value]] = deque()
-        try:
-            for item in items:
-                begun.append(pool.submit(function, item))
-                if len(begun) > threads:
-                    yield begun.popleft().result()
-            while begun:
-                yield begun.popleft().result()
-        finally:
-            for one in begun:
-                one.cancel()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future
 
 import numpy as np
 
@@ -14,36 +13,16 @@ from ..stream.container import Stream
 from . import tiles
 from .batches import Work
 from .engine import Engine, Features, Tile
+from .threads import Tasks
 from .tiles import Box
 
 Symbols = tuple[np.ndarray, np.ndarray]
-Value = TypeVar("Value")
 
 # Tiles beyond this many pixels a side, which sodec writes none of, are not dequantised whole. Around what a window
 # needs of one this many cells go in too, which is further than any value of y depends on: 9 cells in lite.
 LARGE, REACH = 1024, 16
 # What is next to a tile: steps down and right in the grid, and the row or column of the neighbour that touches it.
 SIDES = {"top": (-1, 0), "bottom": (1, 0), "left": (0, -1), "right": (0, 1)}
-
-
-class Readers:
-    """Threads that read symbols: none are started before they are needed, and as a context it ends them."""
-
-    def __init__(self) -> None:
-        self._pool: ThreadPoolExecutor | None = None
-
-    def __enter__(self) -> Readers:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-
-    def submit(self, function: Callable[..., Value], *arguments: Any) -> Future[Value]:
-        """Calls the function in one of the threads."""
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor()
-        return self._pool.submit(function, *arguments)
 
 
 class TileSource:
@@ -54,7 +33,7 @@ class TileSource:
     Parameters
     ----------
     readers
-        Threads that read ahead, which other sources may share; of the source alone unless given.
+        What is read ahead goes to; whoever made them ends them.
     ahead
         Whether a single tile is read in a thread too, because there is other work meanwhile.
     """
@@ -66,7 +45,7 @@ class TileSource:
         *,
         content: bool,
         conceal: bool = False,
-        readers: Readers | None = None,
+        readers: Tasks | None = None,
         ahead: bool = False,
     ) -> None:
         self.engine, self.stream, self.content, self.conceal = engine, stream, content, conceal
@@ -75,7 +54,7 @@ class TileSource:
         self.packed: dict[int, Symbols] = {}  # of large tiles, dequantised window by window
         self.lost: set[int] = set()
         self._begun: dict[int, Future[Symbols | None]] = {}
-        self._readers, self._ahead = readers or Readers(), ahead
+        self._readers, self._ahead = readers or Tasks(), ahead
 
     def begin(self, windows: Iterable[Box]) -> None:
         """Reads the symbols of the tiles that `windows` touch in threads: the native coder leaves the GIL to others."""

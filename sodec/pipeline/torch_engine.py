@@ -205,12 +205,12 @@ class TorchEngine(Engine):
         z_hat = self.stacked([tile.z for tile in tiles]).to(self.dtype)
         scaled, quality = self.stacked([tile.y for tile in tiles]), self.at(*(tile.quality for tile in tiles))
         features: Features
-        if not tiles[0].content:
-            features = (self.model.dequantise(scaled, z_hat, quality),)
-        elif self.graphed is None:
+        if self.graphed is not None:
+            features = self.graphed.dequantise(scaled, z_hat, quality, self.call, content=tiles[0].content)
+        elif tiles[0].content:
             features = self.model.features(scaled, z_hat, quality)
         else:
-            features = self.graphed.dequantise(scaled, z_hat, quality, self.call)
+            features = (self.model.dequantise(scaled, z_hat, quality),)
         return [tuple(array[number : number + 1] for array in features) for number in range(len(tiles))]
 
     def stacked(self, arrays: Sequence[np.ndarray]) -> Tensor:
@@ -252,13 +252,15 @@ class TorchEngine(Engine):
         flow = self._flow(windows)
         if fidelity == 1:
             with self.stage("fidelity"):
-                return all_planes(self.model.fidelity(flow.y_hat, flow.quality).pixels)
+                if self.graphed is None:
+                    return all_planes(self.model.fidelity(flow.y_hat, flow.quality).pixels)
+                return all_planes(*self.graphed.fidelity(flow.y_hat, flow.quality, self.call))
         if self.graphed is not None:
             other = flow.w if flow.noise is None else flow.noise
             assert other is not None
             with self.stage("networks"):
                 full, faithful, pixels = self.graphed.decode(flow.y_hat, flow.quality, other, self.call)
-            made = [planes._replace(rounded=own) for planes, own in zip(all_planes(full), pixels, strict=True)]
+            made = all_planes(full, pixels)
         else:
             flow.run(self.stage)
             full, faithful = flow.pixels, flow.fidelity.pixels
@@ -379,9 +381,12 @@ def planes_of(x: Tensor) -> Planes:
     return Planes(x.view(3, fold, fold, *x.shape[-2:]), 0.0 if fold == 1 else 0.5)
 
 
-def all_planes(x: Tensor) -> list[Planes]:
-    """`planes_of` of each of several such pictures (B, ...)."""
-    return [planes_of(x[number : number + 1]) for number in range(len(x))]
+def all_planes(x: Tensor, pixels: Tensor | None = None) -> list[Planes]:
+    """`planes_of` of each of several such pictures (B, ...), with their `pixels` in 8 bits where those are known."""
+    whole = [planes_of(x[number : number + 1]) for number in range(len(x))]
+    if pixels is None:
+        return whole
+    return [planes._replace(rounded=own) for planes, own in zip(whole, pixels, strict=True)]
 
 
 def in_8_bits(x: Tensor) -> Tensor:
