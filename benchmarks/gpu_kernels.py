@@ -33,7 +33,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -317,15 +317,16 @@ def run_alternatives(
         return argument_sets(case, device)
 
     launch = importlib.import_module("sodec.kernels.launch")
-    kernel_networks.run_variants(report, timed, timer, launch, modules.dispatch, sets_of, deadline, save)
     kernel_networks.run_choices(report, device, rehearse, timer, deadline, save)
+    kernel_networks.run_variants(report, timed, timer, launch, modules.dispatch, sets_of, deadline, save)
 
 
 def run_networks(
-    report: dict[str, Any], rehearse: bool, modules: Modules, deadline: Any, save: Callable[[], None]
-) -> None:
-    """Times the networks."""
-    kernel_networks.run_networks(report, rehearse, modules, deadline, save, NETWORKS_LEAVE)
+    report: dict[str, Any], rehearse: bool, modules: Modules, deadline: Any, save: Callable[[], None],
+    building: Future[Any],
+) -> None:  # fmt: skip
+    """Times the networks, once they are built."""
+    kernel_networks.run_networks(report, rehearse, modules, deadline, save, NETWORKS_LEAVE, building.result())
 
 
 def winners(rows: list[dict[str, Any]], bad: list[str]) -> list[str]:
@@ -393,8 +394,17 @@ def main() -> int:
         limit = modules.clock.Deadline(min(deadline.left, share))
         run_checks(report, options.rehearse, workers, limit, save)
 
-    steps = {"check": [checks], "networks": [run_networks], "time": [run_times, run_alternatives, run_compiled]}
-    for part in [part for part in PARTS if options.part in ("all", part)]:
+    def networks(*given: Any) -> None:
+        assert building is not None
+        run_networks(*given, building)
+
+    steps = {"check": [checks], "networks": [networks], "time": [run_times, run_alternatives, run_compiled]}
+    parts = [part for part in PARTS if options.part in ("all", part)]
+    # They are built while processes check the kernels, which no time is measured of.
+    pool, building = ThreadPoolExecutor(1), None
+    if "networks" in parts:
+        building = pool.submit(kernel_networks.built, options.rehearse, modules.dispatch)
+    for part in parts:
         for step in steps[part]:
             try:
                 step(report, options.rehearse, modules, deadline, save)

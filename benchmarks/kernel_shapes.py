@@ -13,6 +13,10 @@ Case = tuple[str, str, Sizes]  # kernel, where it runs, sizes
 
 # Beside sizes: what of its arguments a kernel gets (1) and channels of noise.
 TIMED: list[Case] = [
+    ("skip_norm_act", "lite D_a 1/16", {"n": 8160, "c": 160, "silu": 1, "before": 1}),
+    ("skip_norm_act", "lite D_a 1/4", {"n": 130560, "c": 40, "silu": 1, "before": 1}),
+    ("skip_norm_act", "sd21 UNet 64x64", {"n": 4096, "c": 320}),
+    ("skip_norm_act", "sd21 UNet 16x16", {"n": 256, "c": 1280}),
     ("bias_act", "lite D_m 1/4, SiLU", {"c": 64, "y": 272, "x": 480, "silu": 1}),
     ("bias_act", "lite D_m 1/4, skip", {"c": 64, "y": 272, "x": 480, "residual": 1}),
     ("bias_act", "lite D_m to 1/4", {"c": 256, "y": 136, "x": 240, "residual": 1, "doubled": 1, "noise": 4}),
@@ -30,10 +34,6 @@ TIMED: list[Case] = [
     ("channel_norm_act", "sd21 D_a 32x32", {"c": 960, "y": 32, "x": 32, "relu": 1, "before": 1, "pad": 1}),
     ("channel_norm_act", "sd21 D_a 32x32, skip", {"c": 960, "y": 32, "x": 32, "before": 1, "residual": 1, "pad": 1}),
     ("channel_norm_act", "sd21 D_a 512x512", {"c": 60, "y": 512, "x": 512, "relu": 1, "before": 1, "pad": 3}),
-    ("skip_norm_act", "lite D_a 1/16", {"n": 8160, "c": 160, "silu": 1, "before": 1}),
-    ("skip_norm_act", "lite D_a 1/4", {"n": 130560, "c": 40, "silu": 1, "before": 1}),
-    ("skip_norm_act", "sd21 UNet 64x64", {"n": 4096, "c": 320}),
-    ("skip_norm_act", "sd21 UNet 16x16", {"n": 256, "c": 1280}),
     ("guided_attention", "sd21 UNet 64x64", {"n": 4096, "t": 77, "h": 5, "d": 64}),
     ("guided_attention", "sd21 UNet 32x32", {"n": 1024, "t": 77, "h": 10, "d": 64}),
     ("guided_attention", "sd21 UNet 16x16", {"n": 256, "t": 77, "h": 20, "d": 64}),

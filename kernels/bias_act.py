@@ -66,6 +66,9 @@ def _launch(
     batch, channels, height, width = out.shape
     config = launch.config("bias_act", x)
     positions, unit = batch * height * width, launch.unit(channels)
+    few, few_rows = config.pop("FEW"), config.pop("FEW_ROWS")
+    if out.numel() <= few:  # smaller tiles, so that there is one for every multiprocessor
+        config["BLOCK_ROWS"] = min(config["BLOCK_ROWS"], few_rows)
     grid = (launch.blocks(positions, config["BLOCK_ROWS"]) * launch.blocks(channels, config["BLOCK_C"]),)
     with launch.on_device_of(x):
         _kernel[grid](

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -108,14 +109,14 @@ def test_a_part_of_the_kernels_that_fails_does_not_stop_those_behind_it(gpu_kern
         raise ZeroDivisionError("in the networks")
 
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    monkeypatch.setattr(gpu_kernels, "run_networks", networks)
+    monkeypatch.setattr(gpu_kernels.kernel_networks, "built", networks)
     monkeypatch.setattr(gpu_kernels.kernel_networks, "run_variants", lambda *given: done.append("variants"))
     monkeypatch.setattr(gpu_kernels.kernel_networks, "run_choices", lambda *given: done.append("choices"))
     for name in ("run_checks", "run_times", "run_compiled"):
         monkeypatch.setattr(gpu_kernels, name, lambda *given, _name=name: done.append(_name))
     monkeypatch.setattr(sys, "argv", ["gpu_kernels.py", "--rehearse", "--out", str(tmp_path / "new")])
     assert gpu_kernels.main() == 0
-    assert done == ["run_checks", "run_times", "variants", "choices", "run_compiled"]
+    assert done == ["run_checks", "run_times", "choices", "variants", "run_compiled"]
     report = json.loads((tmp_path / "new" / "kernels.json").read_text())
     assert report["not_measured"] == {"networks": "ZeroDivisionError: in the networks"}
     assert "0 wrong, 1 not measured" in capsys.readouterr().out
@@ -125,7 +126,9 @@ def test_networks_are_timed_with_each_kernel_and_without(gpu_kernels, monkeypatc
     networks = gpu_kernels.kernel_networks
     monkeypatch.setattr(networks, "MODES", {"none": "torch", "channel_norm_act": "torch,channel_norm_act=triton"})
     report = {"not_measured": {}}
-    gpu_kernels.run_networks(report, True, gpu_kernels.load(), Deadline(600), lambda: None)
+    modules, building = gpu_kernels.load(), Future()
+    building.set_result(networks.built(True, modules.dispatch))
+    gpu_kernels.run_networks(report, True, modules, Deadline(600), lambda: None, building)
     assert [(row["network"], row["kernels"]) for row in report["networks"]] == [
         (f"{name} 48x32", mode) for name in ("sd21", "lite") for mode in networks.MODES
     ]
