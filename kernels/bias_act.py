@@ -25,7 +25,7 @@ __all__ = ["bias_act", "reference"]
 @triton.jit
 def _kernel(
     x, bias, residual, noise, weight, out, positions, units, height, width,
-    UNIT: tl.constexpr, EVERYWHERE: tl.constexpr, NOISE: tl.constexpr, SILU: tl.constexpr,
+    UNIT: tl.constexpr, EVERYWHERE: tl.constexpr, NOISE: tl.constexpr, SILU: tl.constexpr, DOUBLED: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     channels = units * UNIT
@@ -34,77 +34,27 @@ def _kernel(
     channel = (tl.program_id(0) % channel_blocks) * BLOCK_C + tl.arange(0, BLOCK_C)
     inside = (row < positions)[:, None] & (channel < channels)[None, :]
     at = row.to(tl.int64)[:, None] * channels + channel[None, :]
-    y = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
-    y += tl.load(bias + channel, mask=channel < channels, other=0.0).to(tl.float32)[None, :]
-    y = _summed(
-        y, residual, noise, weight, row, channel, inside, positions, channels, height * width, EVERYWHERE, NOISE
-    )
-    if SILU:
-        y = y / (1.0 + tl.exp(-y))
-    tl.store(out + at, y.to(out.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def _summed(
-    y, residual, noise, weight, row, channel, inside, positions, channels, area,
-    EVERYWHERE: tl.constexpr, NOISE: tl.constexpr,
-):  # fmt: skip
-    """y + residual + the layer of noise, at rows and channels of the result."""
+    if DOUBLED:  # height and width are those of y
+        above, left = row // width, row % width
+        corner = 2 * (above % height % 2) + left % 2
+        source = (above // height * (height // 2) + above % height // 2) * (width // 2) + left // 2
+        own = 4 * channel[None, :] + corner[:, None]
+        y = tl.load(x + source.to(tl.int64)[:, None] * (4 * channels) + own, mask=inside, other=0.0).to(tl.float32)
+        y += tl.load(bias + own, mask=inside, other=0.0).to(tl.float32)
+    else:
+        y = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
+        y += tl.load(bias + channel, mask=channel < channels, other=0.0).to(tl.float32)[None, :]
     if residual is not None and EVERYWHERE:  # one row of channels for a picture
-        shared = (row // area).to(tl.int64)[:, None] * channels + channel[None, :]
+        shared = (row // (height * width)).to(tl.int64)[:, None] * channels + channel[None, :]
         y += tl.load(residual + shared, mask=inside, other=0.0).to(tl.float32)
     elif residual is not None:
-        at = row.to(tl.int64)[:, None] * channels + channel[None, :]
         y += tl.load(residual + at, mask=inside, other=0.0).to(tl.float32)
     for k in tl.static_range(NOISE):
         of_row = tl.load(noise + row.to(tl.int64) * NOISE + k, mask=row < positions, other=0.0).to(tl.float32)
         of_channel = tl.load(weight + channel * NOISE + k, mask=channel < channels, other=0.0).to(tl.float32)
         y += of_row[:, None] * of_channel[None, :]
-    return y
-
-
-@triton.jit
-def _doubling_kernel(
-    x, bias, residual, noise, weight, out, positions, units, height, width,
-    UNIT: tl.constexpr, EVERYWHERE: tl.constexpr, NOISE: tl.constexpr, SILU: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr, BLOCK_C: tl.constexpr,
-):  # fmt: skip
-    """Rows are those of x here, and so are positions, height and width; channels are those of y."""
-    channels = units * UNIT
-    channel_blocks = tl.cdiv(channels, BLOCK_C)
-    row = (tl.program_id(0) // channel_blocks) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
-    first = (tl.program_id(0) % channel_blocks) * BLOCK_C
-    channel = first + tl.arange(0, BLOCK_C)
-    own = 4 * first + tl.arange(0, 4 * BLOCK_C)
-    inside = (row < positions)[:, None] & (own < 4 * channels)[None, :]
-    four = tl.load(x + row.to(tl.int64)[:, None] * (4 * channels) + own[None, :], mask=inside, other=0.0).to(tl.float32)
-    four += tl.load(bias + own, mask=own < 4 * channels, other=0.0).to(tl.float32)[None, :]
-    # A thread has the four values of a channel: the corners left and right, above and below.
-    left, right = tl.split(tl.reshape(four, (BLOCK_ROWS, BLOCK_C, 2, 2)))
-    left_above, left_below = tl.split(left)
-    right_above, right_below = tl.split(right)
-    inside = (row < positions)[:, None] & (channel < channels)[None, :]
-    # Row of y of each corner. All are summed before one is stored, so that the compiler loads `weight` once.
-    area, whole, corner = 4 * height * width, 4 * positions, row // width * 4 * width + row % width * 2
-    a = _summed(left_above, residual, noise, weight, corner, channel, inside, whole, channels, area, EVERYWHERE, NOISE)
-    corner += 1
-    b = _summed(right_above, residual, noise, weight, corner, channel, inside, whole, channels, area, EVERYWHERE, NOISE)
-    corner += 2 * width - 1
-    c = _summed(left_below, residual, noise, weight, corner, channel, inside, whole, channels, area, EVERYWHERE, NOISE)
-    corner += 1
-    d = _summed(right_below, residual, noise, weight, corner, channel, inside, whole, channels, area, EVERYWHERE, NOISE)
-    _store(out, d, corner, channel, inside, channels, SILU)
-    _store(out, c, corner - 1, channel, inside, channels, SILU)
-    corner -= 2 * width
-    _store(out, b, corner, channel, inside, channels, SILU)
-    _store(out, a, corner - 1, channel, inside, channels, SILU)
-
-
-@triton.jit
-def _store(out, y, row, channel, inside, channels, SILU: tl.constexpr):
     if SILU:
         y = y / (1.0 + tl.exp(-y))
-    at = row.to(tl.int64)[:, None] * channels + channel[None, :]
     tl.store(out + at, y.to(out.dtype.element_ty), mask=inside)
 
 
@@ -113,21 +63,18 @@ def _launch(
     silu: bool, doubled: bool,
 ) -> None:  # fmt: skip
     legality.require(legality.bias_act(x, bias, residual, noise, weight, doubled), "bias_act")
-    channels = out.shape[1]
-    batch, _, height, width = x.shape
+    batch, channels, height, width = out.shape
     config = launch.config("bias_act", x)
     positions, unit = batch * height * width, launch.unit(channels)
     few, few_rows = config.pop("FEW"), config.pop("FEW_ROWS")
-    if (
-        x.numel() <= few or doubled
-    ):  # smaller tiles, so that there is one for every multiprocessor; or of 4 channels each
+    if out.numel() <= few:  # smaller tiles, so that there is one for every multiprocessor
         config["BLOCK_ROWS"] = min(config["BLOCK_ROWS"], few_rows)
     grid = (launch.blocks(positions, config["BLOCK_ROWS"]) * launch.blocks(channels, config["BLOCK_C"]),)
     with launch.on_device_of(x):
-        (_doubling_kernel if doubled else _kernel)[grid](
+        _kernel[grid](
             x, bias, residual, noise, weight, out, positions, channels // unit, height, width,
             UNIT=unit, EVERYWHERE=residual is not None and residual.shape[2:] != out.shape[2:],
-            NOISE=0 if noise is None else noise.shape[1], SILU=silu, **config,
+            NOISE=0 if noise is None else noise.shape[1], SILU=silu, DOUBLED=doubled, **config,
         )  # fmt: skip
 
 
