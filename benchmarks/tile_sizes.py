@@ -46,7 +46,7 @@ def coded(codec: sodec.Codec, rgb: np.ndarray, tile: int, halo: int) -> tuple[in
             width, height, QUALITY, codec.bundle.fingerprint, payloads, tile_log2=tile.bit_length() - 1
         )
         size = len(container.assemble(stream, []))
-        codec.engine.tile = tile
+        codec.engine.tile = tile  # also of synthesis
         decoded = decoder.decode(codec.engine, stream, checked_view("full", None, None, 1)).picture.rgb
         return size, decoded, encoded - start, time.perf_counter() - encoded
 

@@ -84,8 +84,8 @@ class Codec:
         "float32", "bfloat16", "float16", or "auto": with PyTorch bfloat16 where the processor multiplies it natively,
         else float32, the only one that "onnx" has.
     tile
-        Side in pixels of what is decoded at once, a multiple of 128. Smaller ones take less memory and more time. None
-        is 1,024, and 2,048 for `lite` on a CUDA device that has the memory.
+        Side in pixels of what is decoded at once, a multiple of 128. Smaller ones take less memory and more time. None:
+        as few equal parts as have at most 2.3 million pixels each, and with `sd21` 1024.
     threads
         Of the networks on a CPU; None is the engine's choice. PyTorch's are those of the whole process.
     cuda_graphs

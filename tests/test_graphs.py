@@ -12,7 +12,7 @@ import torch
 from tiny import codec, photo
 
 from sodec.kernels import dispatch
-from sodec.models import SD21_TINY, SodecModel, graphs
+from sodec.models import graphs
 from sodec.models.flow import Flow
 from sodec.models.graphs import MANY, GraphedDecoder, SizeCache
 from sodec.pipeline import torch_engine
@@ -191,18 +191,6 @@ def test_the_encoder_s_networks_are_captured_too_and_write_the_same_bytes(size):
     tiles = -(-size[0] // 1024)
     assert captured.count("analysis") == tiles
     assert captured.count("_symbols") == tiles
-
-
-def test_a_gpu_decodes_larger_tiles_of_lite_if_it_has_the_memory(monkeypatch):
-    prepared = copy.copy(codec().prepared)
-    assert torch_engine.tile_for(prepared) == 1024
-    prepared.device = torch.device("cuda")
-    for free, tile in ((80e9, 2048), (None, 2048), (1e8, 1024)):
-        monkeypatch.setattr(torch_engine.devices, "available", lambda device, free=free: free)
-        assert torch_engine.tile_for(prepared) == tile
-    prepared.model = SodecModel(SD21_TINY)
-    monkeypatch.setattr(torch_engine.devices, "available", lambda device: 80e9)
-    assert torch_engine.tile_for(prepared) == 1024
 
 
 class Replaying(TorchEngine):

@@ -11,6 +11,12 @@ from sodec.pipeline.source import TileSource
 from sodec.pipeline.tiles import BLEND, CELL, TILE
 
 
+@pytest.fixture(autouse=True)
+def tiles_of_synthesis(monkeypatch):
+    """As small as those of the stream, since a picture of a few pixels in height is decoded at once by default."""
+    monkeypatch.setattr(codec().engine, "tile", TILE)
+
+
 def smooth(width, height):
     y, x = np.mgrid[:height, :width]
     return np.stack([x * 200 / width + 20, y * 100 / height + 60, 180 - x * 90 / width], -1).astype(np.uint8)
@@ -44,14 +50,13 @@ def test_no_step_at_a_border_is_larger_than_elsewhere(make, mode, axis):
 def test_the_test_above_sees_a_step(monkeypatch):
     """The test must fail if tiles are not blended and the decoder gives each another brightness."""
     monkeypatch.setattr(codec().engine, "leaving_share", lambda *_: codec().engine.constant(np.zeros(1, np.float32)))
-    synthesise, tile = codec().engine.synthesise, []
+    synthesise, tile = codec().engine.synthesise_all, []
 
-    def brighter(*arguments):
+    def brighter(windows):
         tile.append(1)
-        planes = synthesise(*arguments)
-        return planes._replace(values=planes.values + 0.2 * len(tile))
+        return [planes._replace(values=planes.values + 0.2 * len(tile)) for planes in synthesise(windows)]
 
-    monkeypatch.setattr(codec().engine, "synthesise", brighter)
+    monkeypatch.setattr(codec().engine, "synthesise_all", brighter)
     with pytest.raises(AssertionError):
         test_no_step_at_a_border_is_larger_than_elsewhere(photo, "fidelity", 1)
 

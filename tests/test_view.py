@@ -32,6 +32,7 @@ def whole(**options):
 REGIONS = [
     (0, 0, 1, 1), (2099, 1089, 1, 1), (0, 0, WIDTH, HEIGHT), (300, 200, 100, 50), (1000, 1000, 100, 90),
     (1023, 1023, 2, 2), (991, 5, 1, 3), (2030, 0, 70, 1090), (5, 1056, 2000, 7),
+    (1000, 3, 60, 1000),  # within the ramp of the two parts that this picture is decoded in
 ]  # fmt: skip
 
 
@@ -66,6 +67,7 @@ def test_a_region_decodes_the_tiles_that_reach_into_it(monkeypatch, region, synt
 
         return call
 
+    monkeypatch.setattr(codec().engine, "tile", 1024)
     monkeypatch.setattr(codec().engine, "synthesise_all", counting("synthesised", synthesise))
     monkeypatch.setattr("sodec.pipeline.source.symbols.decode", counting("read", decode))
     codec().decompress(stream(), region=region)
@@ -131,7 +133,7 @@ def test_progress_runs_to_one():
         told = []
         act(told.append)
         assert told == sorted(told)
-        assert len(told) in (3, 6)
+        assert len(told) in (3, 2)
         assert told[-1] == 1
 
 

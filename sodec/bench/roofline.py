@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..models.onednn import FusedConv2d
 from .clock import Ceilings
 from .stages import Stage, tensors, without_kernels
 
@@ -37,7 +38,9 @@ def work(stage: Stage, model: nn.Module, limits: Ceilings) -> Work:
         return Work(0, 0, 0, None, None)
     results: list[Tensor] = []
     flops = count_flops(lambda: results.extend(tensors(stage.call())))
-    weights = sum(_bytes(value) for part in stage.parts for value in getattr(model, part).parameters())
+    parts = [getattr(model, part) for part in stage.parts]
+    packed = (layer.weight for part in parts for layer in part.modules() if isinstance(layer, FusedConv2d))
+    weights = sum(map(_bytes, (*packed, *(value for part in parts for value in part.parameters()))))
     activations = sum(map(_bytes, (*stage.inputs, *results)))
     arithmetic, traffic = flops / limits.flops_per_s, (weights + activations) / limits.bytes_per_s
     return Work(

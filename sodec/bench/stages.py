@@ -63,7 +63,7 @@ class Dissection:
         stream = container.read(data)
         self.source = TileSource(codec.engine, stream, content=True)
         right, bottom = tiles.padded(stream.width), tiles.padded(stream.height)
-        self.windows = [box.grown(HALO, right, bottom) for box in tiles.grid(right, bottom, codec.engine.tile)]
+        self.windows = [box.grown(HALO, right, bottom) for box in tiles.parts(right, bottom, codec.engine.tile)]
         self.quality = stream.quality
         self.symbols = [self.source.symbols(number) for number in range(len(stream.payloads))]
         self.z_hat = [torch.from_numpy(z).to(codec.device)[None].to(self.dtype) for z, _ in self.symbols]

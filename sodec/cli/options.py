@@ -29,8 +29,8 @@ THREADS = click.option(
     "--threads", type=click.IntRange(1), help="Threads of the networks (default: the engine's choice)."
 )
 TILE = click.option("--tile", type=int,
-                    help="Pixels a side that are decoded at once, less of which take less memory (default: 1024; 2048 "
-                         "for lite on a GPU with the memory).")  # fmt: skip
+                    help="Pixels a side that are decoded at once (default: up to 2.3 million pixels of a large "
+                    "picture); smaller takes less memory.")  # fmt: skip
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Replaces files that exist.")
 QUIET = click.option("--quiet", is_flag=True, help="Prints nothing but warnings and errors.")
 

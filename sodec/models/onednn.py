@@ -34,27 +34,32 @@ class FusedConv2d(nn.Module):
 
     def __init__(self, layer: nn.Conv2d, *, doubled: bool = False) -> None:
         super().__init__()
-        self.weight, self.bias, self.doubled = layer.weight, layer.bias, doubled
+        weight, self.bias, self.doubled = layer.weight.detach(), layer.bias, doubled
         if doubled:
-            for values in (self.weight, self.bias):
-                if values is not None:
-                    values.data = values.detach().view(-1, 4, *values.shape[1:]).transpose(0, 1).flatten(0, 1)
-            self.weight.data = self.weight.contiguous(memory_format=torch.channels_last)
+            weight = _by_pixel(weight).contiguous(memory_format=torch.channels_last)
+            if self.bias is not None:
+                self.bias.data = _by_pixel(self.bias.detach())
         padding = cast("tuple[int, ...]", layer.padding)
         self.options = list(padding), list(layer.stride), list(layer.dilation), layer.groups
-        self._packed: tuple[torch.Size, Tensor] | None = None
+        self._packed: tuple[torch.Size | None, Tensor] = None, weight
+
+    @property
+    def weight(self) -> Tensor:
+        """In some order."""
+        return self._packed[1]
 
     def packed(self, size: torch.Size) -> Tensor:
         """The weights in oneDNN's order for inputs of this size.
 
         Other sizes ask for other orders, and weights in a wrong one are reordered at every call by slow code: 6 ms in
-        place of 0.1 for a 1x1 convolution of 192 to 768 channels. So they are kept for the last size only.
+        place of 0.1 for a 1x1 convolution of 192 to 768 channels. So they are held for the last size only.
         """
-        kept = self._packed
-        if kept is None or kept[0] != size:
-            kept = size, _ops._reorder_convolution_weight(self.weight, *self.options, list(size))
-            self._packed = kept
-        return kept[1]
+        now, weight = self._packed
+        if now != size:
+            plain = weight.to_dense() if weight.is_mkldnn else weight
+            weight = _ops._reorder_convolution_weight(plain, *self.options, list(size))
+            self._packed = size, weight
+        return weight
 
     def forward(self, x: Tensor, residual: Tensor | None = None, silu: bool = False) -> Tensor:
         """silu(layer(x) + residual), of which residual and SiLU are optional."""
@@ -81,3 +86,8 @@ class FusedConv2d(nn.Module):
             x, residual, weight, self.bias, *self.options, "add", None, None, [], None
         )
         return F.silu(y, inplace=True) if silu else y  # the operator can't do both
+
+
+def _by_pixel(values: Tensor) -> Tensor:
+    """Four values of each channel to the channels of each of four pixels."""
+    return values.view(-1, 4, *values.shape[1:]).transpose(0, 1).flatten(0, 1)

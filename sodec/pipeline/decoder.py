@@ -95,7 +95,7 @@ def _decoding(
     read = _whole_tiles(windows[0], windows[-1], stream.tile_log2).common(whole)
     ramps = 24 * wanted.width * min(wanted.height, 2 * tiles.BLEND)
     y_channels = engine.coding.offsets.shape[1]
-    beside = 3 * width * height + ramps + fitting.read_ahead_bytes(y_channels, read.width, read.height)
+    beside = 3 * width * height + ramps + fitting.read_ahead_bytes(y_channels, read, largest.height)
     engine.check(largest.height, largest.width, beside)
     source = TileSource(
         engine, stream, content=view.fidelity < 1, conceal=conceal, readers=readers, ahead=several
@@ -136,16 +136,16 @@ def _whole_tiles(first: Box, last: Box, log2: int) -> Box:
 
 
 class Place(NamedTuple):
-    """A tile of synthesis, and the window around it that is decoded for it."""
+    """A part that is synthesised at once, and the window around it that is decoded for it."""
 
     box: Box
     window: Box
 
 
-def _rows(whole: Box, wanted: Box, tile: int) -> Iterator[list[Place]]:
-    """The tiles of synthesis whose ramps reach into `wanted`, row by row."""
+def _rows(whole: Box, wanted: Box, tile: int | None) -> Iterator[list[Place]]:
+    """The parts of synthesis whose ramps reach into `wanted`, row by row."""
     row: list[Place] = []
-    for box in tiles.grid(whole.right, whole.bottom, tile):
+    for box in tiles.parts(whole.right, whole.bottom, tile):
         shown = box.grown(tiles.BLEND, whole.right, whole.bottom).common(wanted)
         if shown.width <= 0 or shown.height <= 0:
             continue

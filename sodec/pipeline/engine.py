@@ -102,7 +102,7 @@ class Engine(ABC):
     Attributes
     ----------
     tile
-        Side in pixels of what is synthesised at once, beside its halo.
+        Side in pixels of what is synthesised at once, beside its halo; None: as `tiles.divided` says.
     times
         Seconds by stage are added up here; None where nobody asked for them.
     call
@@ -121,7 +121,7 @@ class Engine(ABC):
     dtype: Any
     prepared: Any
 
-    def __init__(self, coding: Coding, tile: int, noise_channels: int) -> None:
+    def __init__(self, coding: Coding, tile: int | None, noise_channels: int) -> None:
         self.coding, self.tile, self.noise_channels = coding, tile, noise_channels
         self.times: dict[str, float] | None = None
         self.call: object = None

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import DeviceError
 from ..memory import gigabytes
 from ..models import ModelConfig
-from .tiles import CELL, HALO, TILE
+from .tiles import CELL, HALO, TILE, Box
 
 TILES = (1024, 512, 256, 128)
 ALIVE = 3  # tensors at once where a part is widest: input, normalised input, output
@@ -18,7 +18,7 @@ ALIVE = 3  # tensors at once where a part is widest: input, normalised input, ou
 # pixels; and what the first run of the networks takes. tests/test_memory.py compares the estimate with peaks.
 ENCODING_BYTES, FIRST_RUN, FIRST_RUN_WEIGHTS = 30, 20_000_000, 4_000_000
 # Decoding likewise.
-DECODING_BYTES, DECODER_FIRST_RUN = 22, 38_000_000
+DECODING_BYTES, DECODER_FIRST_RUN = 22, 42_000_000
 
 
 def decoding_bytes(config: ModelConfig, dtype: Any, height: int, width: int) -> int:
@@ -35,12 +35,13 @@ def decoding_bytes(config: ModelConfig, dtype: Any, height: int, width: int) -> 
     return int(DECODER_FIRST_RUN + round((DECODING_BYTES + values * dtype.itemsize) * height * width))
 
 
-def read_ahead_bytes(y_channels: int, width: int, height: int) -> int:
-    """What the tiles take that are read before all of their pixels are decoded, of a part of a picture.
+def read_ahead_bytes(y_channels: int, tiles: Box, window: int) -> int:
+    """What is read of the `tiles` of a picture before all of their pixels are decoded, in windows of so many rows.
 
-    y in float32, symbols and indexes, of a row of tiles, the rows above and below, and the next.
+    y in float32, symbols and indexes, of the tiles that reach into a row of windows or the next.
     """
-    return (width // CELL + 1) * (min(height, 4 * TILE) // CELL + 1) * y_channels * (4 + 2 + 1)
+    rows = min(tiles.height, 2 * window + 2 * TILE)
+    return (tiles.width // CELL + 1) * (rows // CELL + 1) * y_channels * (4 + 2 + 1)
 
 
 def encoding_bytes(config: ModelConfig, dtype: Any, height: int, width: int) -> int:

@@ -14,7 +14,6 @@ from ..models import ModelConfig
 from ..weights import Bundle, graphs
 from . import fitting
 from .engine import Coefficients, Engine, Features, Planes
-from .tiles import TILE
 
 FOLD = 4  # of the graphs' pictures
 FLOAT32 = np.dtype(np.float32)
@@ -29,7 +28,7 @@ class OnnxEngine(Engine):
 
     name = "onnx"
 
-    def __init__(self, bundle: Bundle, *, tile: int = TILE, threads: int | None = None) -> None:
+    def __init__(self, bundle: Bundle, *, tile: int | None = None, threads: int | None = None) -> None:
         config = ModelConfig.from_dict(dict(bundle.config))
         super().__init__(bundle.coding, tile, config.noise)
         self.config = config

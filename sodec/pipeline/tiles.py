@@ -5,6 +5,8 @@ Everything is in pixels unless said otherwise. A cell is one position of y, 16x1
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -12,10 +14,14 @@ import numpy as np
 
 from ..stream.header import CELL as CELL
 
-# Chosen on 3072x2048 pixels of Kodak at 0.055 bpp, two cores (benchmarks/tile_sizes.py): of 256 to 2,048, this decodes
-# fastest (3.3 s; 4.0 at 512 and 2,048, 4.7 as one tile) for 0.16 % more bytes and the same PSNR. A halo of 128 or 192
-# changes neither PSNR nor the steps at borders, which are 0.97 of those of one tile, and costs a fifth more time.
+# Of what is coded together. Chosen on 3072x2048 pixels of Kodak at 0.055 bpp (benchmarks/tile_sizes.py): 0.16 % more
+# bytes than as one tile, and the same PSNR. A halo of 128 or 192 changes neither PSNR nor the steps at borders, which
+# are 0.97 of those of one tile, and costs a fifth more time.
 TILE = 1024
+# Pixels of the largest window that is decoded at once, its halo included: one for 1920x1080, four for 3840x2160.
+# With windows of 1,152 pixels a side, 19 and 23 % of their pixels were computed twice.
+WINDOW = 2_300_000
+SMALLEST = 512  # pixels a side, about, of the parts that a picture is divided into
 # Real pixels (encoding) or neighbours' y (decoding) that a tile sees beyond its edge; a multiple of 64, so that
 # guidance tokens (32 pixels) and the lowest level of the UNet (64) fall on the same grid in every tile.
 HALO = 64
@@ -69,6 +75,48 @@ def grid(width: int, height: int, tile: int = TILE) -> Iterator[Box]:
     for top in range(0, height, tile):
         for left in range(0, width, tile):
             yield Box(left, top, min(left + tile, width), min(top + tile, height))
+
+
+def parts(width: int, height: int, tile: int | None = None) -> Iterator[Box]:
+    """What is decoded at once beside its halo, row by row: tiles of `tile` pixels, or of None those of `divided`."""
+    if tile is not None:
+        yield from grid(width, height, tile)
+        return
+    columns, rows = divided(width, height)
+    across, down = _edges(width, columns), _edges(height, rows)
+    for top, bottom in itertools.pairwise(down):
+        for left, right in itertools.pairwise(across):
+            yield Box(left, top, right, bottom)
+
+
+@functools.lru_cache(maxsize=256)
+def divided(width: int, height: int) -> tuple[int, int]:
+    """Columns and rows of the equal parts of which, with their halos, no one has more than `WINDOW` pixels and all
+    together have the fewest.
+    """
+    best = (width * height * 64, 1, 1)
+    for columns in range(1, width // SMALLEST + 2):
+        for rows in range(1, height // SMALLEST + 2):
+            if _reach(width, columns) * _reach(height, rows) <= WINDOW:
+                pixels = (width + 2 * HALO * (columns - 1)) * (height + 2 * HALO * (rows - 1))
+                best = min(best, (pixels, columns, rows))
+                break
+    return best[1:]
+
+
+def _edges(size: int, count: int) -> list[int]:
+    """Where `count` equal parts of an axis begin and end, in multiples of `HALO`."""
+    return [min(size, part * _steps(size) // count * HALO) for part in range(count + 1)]
+
+
+def _reach(size: int, count: int) -> int:
+    """The size of the largest of `count` equal parts of an axis, with its halo."""
+    largest = -(-_steps(size) // count)
+    return size if count == 1 else (largest + min(2, count - 1)) * HALO
+
+
+def _steps(size: int) -> int:
+    return -(-size // HALO)
 
 
 def padded(size: int) -> int:

@@ -25,11 +25,10 @@ from ..weights import Bundle, Coding
 from . import device as devices
 from . import fitting
 from .engine import Coefficients, Engine, Features, Planes, Tile, Window
-from .tiles import CELL, HALO, TILE
+from .tiles import CELL, TILE
 
 # Pixels that are decoded together on a GPU: 16 pictures of 768x512.
 BATCH_PIXELS = 3 << 21
-LARGE_TILE = 2048
 CODERS = 4  # threads in which tiles are coded while a GPU works on others
 GREY = (0.299, 0.587, 0.114)  # Rec. 601
 
@@ -48,17 +47,7 @@ def prepared_engine(
         cuda_graphs = on.type == "cuda"
     coding = bundle.coding
     devices.check_weights(bundle.size, on, kind, bundle.name, drawn_first=bundle.config.get("sizes") is None)
-    prepared = load_model(bundle, on, kind)
-    return TorchEngine(prepared, coding, tile=tile or tile_for(prepared), cuda_graphs=cuda_graphs)
-
-
-def tile_for(prepared: Prepared) -> int:
-    """The tile where none is asked for. A GPU has less to do for 1920x1080 in one window than in four with halos."""
-    config, device = prepared.model.config, prepared.device
-    if device.type != "cuda" or config.sizes is not None:
-        return TILE
-    side, free = LARGE_TILE + 2 * HALO, devices.available(device)
-    return LARGE_TILE if free is None or 4 * fitting.decoding_bytes(config, prepared.dtype, side, side) < free else TILE
+    return TorchEngine(load_model(bundle, on, kind), coding, tile=tile, cuda_graphs=cuda_graphs)
 
 
 @dataclass
@@ -75,8 +64,10 @@ class TorchEngine(Engine):
     name = "torch"
 
     def __init__(
-        self, prepared: Prepared, coding: Coding, *, tile: int = TILE, cuda_graphs: bool = False
+        self, prepared: Prepared, coding: Coding, *, tile: int | None = None, cuda_graphs: bool = False
     ) -> None:  # fmt: skip
+        if prepared.model.config.sizes is not None:
+            tile = tile or TILE  # its attention takes memory and time by the square of the pixels
         super().__init__(coding, tile, prepared.model.config.noise)
         self.prepared, self.model = prepared, prepared.model
         self.device, self.dtype = prepared.device, prepared.dtype

@@ -4,8 +4,9 @@
  */
 
 export const CELL = 16; // pixels of a position of y
-const TILE = 1024;
-const HALO = 64; // what a window sees beyond its tile
+export const WINDOW = 2_300_000; // pixels of the largest window
+const SMALLEST = 512; // a side, about, of the parts that a picture is divided into
+const HALO = 64; // what a window sees beyond its part
 const BLEND = 32; // half the width of a ramp between two tiles
 
 /**
@@ -14,7 +15,7 @@ const BLEND = 32; // half the width of a ramp between two tiles
  */
 
 /**
- * A tile of synthesis.
+ * A part that is synthesised at once.
  * @typedef {object} Window
  * @property {Box} tile
  * @property {Box} seen what the networks are given
@@ -34,10 +35,12 @@ export const padded = (size) => Math.ceil(size / CELL) * CELL;
 export function windowRows(width, height) {
   const whole = { left: 0, top: 0, right: padded(width), bottom: padded(height) };
   const rows = [];
-  for (let top = 0; top < whole.bottom; top += TILE) {
+  const [columns, lines] = divided(whole.right, whole.bottom);
+  const [across, down] = [edges(whole.right, columns), edges(whole.bottom, lines)];
+  for (let line = 0; line < lines; line++) {
     const row = [];
-    for (let left = 0; left < whole.right; left += TILE) {
-      const tile = common({ left, top, right: left + TILE, bottom: top + TILE }, whole);
+    for (let column = 0; column < columns; column++) {
+      const tile = { left: across[column], top: down[line], right: across[column + 1], bottom: down[line + 1] };
       const shown = common(grown(tile, BLEND), { ...whole, right: width, bottom: height });
       row.push({ tile, seen: common(grown(tile, HALO), whole), shown });
     }
@@ -45,6 +48,37 @@ export function windowRows(width, height) {
   }
   return rows;
 }
+
+/**
+ * Columns and rows of the equal parts of which, with their halos, no one has more than WINDOW pixels and all together
+ * have the fewest.
+ *
+ * @param {number} width
+ * @param {number} height
+ */
+function divided(width, height) {
+  let [fewest, columns, rows] = [Infinity, 1, 1];
+  for (let c = 1; c < Math.floor(width / SMALLEST) + 2; c++) {
+    for (let r = 1; r < Math.floor(height / SMALLEST) + 2; r++) {
+      if (reach(width, c) * reach(height, r) > WINDOW) continue;
+      const pixels = (width + 2 * HALO * (c - 1)) * (height + 2 * HALO * (r - 1));
+      if (pixels < fewest) [fewest, columns, rows] = [pixels, c, r];
+      break;
+    }
+  }
+  return [columns, rows];
+}
+
+/** Where equal parts of an axis begin and end, in multiples of HALO. @param {number} size @param {number} count */
+const edges = (size, count) =>
+  Array.from({ length: count + 1 }, (_, part) => Math.min(size, Math.floor((part * steps(size)) / count) * HALO));
+
+/** The size of the largest of equal parts of an axis, with its halo. @param {number} size @param {number} count */
+const reach = (size, count) =>
+  count === 1 ? size : (Math.ceil(steps(size) / count) + Math.min(2, count - 1)) * HALO;
+
+/** @param {number} size */
+const steps = (size) => Math.ceil(size / HALO);
 
 /**
  * Weights of the pixels low..high - 1 for the tile start..stop of an axis of `size` pixels. A straight line over
