@@ -73,15 +73,19 @@ Array<T> argument(const py::array& value, const char* name) {
     return Array<T>(value);
 }
 
+void check_offset(const ScaleNetwork& network, const Array<int32_t>& offset) {
+    if (offset.ndim() != 1 || offset.shape(0) != network.outputs()) {
+        throw std::invalid_argument("offset is not of the shape (" + std::to_string(network.outputs()) + ",)");
+    }
+}
+
 Array<uint8_t> indexes(const ScaleNetwork& network, const py::array& any_z, const py::array& any_offset) {
     const auto z = argument<int16_t>(any_z, "z");
     const auto offset = argument<int32_t>(any_offset, "offset");
     if (z.ndim() != 3 || z.shape(2) != network.inputs()) {
         throw std::invalid_argument("z is not of the shape (h, w, " + std::to_string(network.inputs()) + ")");
     }
-    if (offset.ndim() != 1 || offset.shape(0) != network.outputs()) {
-        throw std::invalid_argument("offset is not of the shape (" + std::to_string(network.outputs()) + ",)");
-    }
+    check_offset(network, offset);
     if (z.shape(0) > 1 << 20 || z.shape(1) > 1 << 20) throw std::invalid_argument("z is larger than 2^20 on a side");
     Array<uint8_t> out({z.shape(0) * network.upsample(), z.shape(1) * network.upsample(),
                         static_cast<py::ssize_t>(network.outputs())});
@@ -93,12 +97,38 @@ Array<uint8_t> indexes(const ScaleNetwork& network, const py::array& any_z, cons
     return out;
 }
 
+Array<uint8_t> planes(const ScaleNetwork& network, const py::array& any_z, const py::array& any_offset, size_t rows,
+                      size_t columns, uint8_t none) {
+    const auto z = argument<int16_t>(any_z, "z");
+    const auto offset = argument<int32_t>(any_offset, "offset");
+    if (z.ndim() != 3 || z.shape(0) != network.inputs()) {
+        throw std::invalid_argument("z is not of the shape (" + std::to_string(network.inputs()) + ", h, w)");
+    }
+    check_offset(network, offset);
+    if (z.shape(1) > 1 << 20 || z.shape(2) > 1 << 20) throw std::invalid_argument("z is larger than 2^20 on a side");
+    const auto height = static_cast<size_t>(z.shape(1)), width = static_cast<size_t>(z.shape(2));
+    const auto upsample = static_cast<size_t>(network.upsample());
+    if (rows > height * upsample || columns > width * upsample) {
+        throw std::invalid_argument("z has indexes for " + std::to_string(height * upsample) + " rows and " +
+                                    std::to_string(width * upsample) + " columns, not " + std::to_string(rows) +
+                                    " and " + std::to_string(columns));
+    }
+    Array<uint8_t> out({static_cast<size_t>(network.outputs()), rows, columns});
+    uint8_t* to = out.mutable_data();
+    {
+        const py::gil_scoped_release release;
+        network.planes(z.data(), height, width, offset.data(), none, to, rows, columns);
+    }
+    return out;
+}
+
 }  // namespace
 
 void register_scale_network(py::module_& module) {
     py::class_<ScaleNetwork>(module, "ScaleNetwork")
         .def(py::init(&make), py::arg("layers"))
         .def("indexes", &indexes, py::arg("z"), py::arg("offset"))
+        .def("planes", &planes, py::arg("z"), py::arg("offset"), py::arg("rows"), py::arg("columns"), py::arg("none"))
         .def_property_readonly("cpu", [](const ScaleNetwork& self) { return isa_name(self.isa()); });
 }
 

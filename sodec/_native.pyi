@@ -81,6 +81,14 @@ class ScaleNetwork:
     def indexes(self, z: npt.NDArray[np.int16], offset: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
         """z (h, w, inputs) and the quality's offset (outputs,), in 1/16 index, to indexes (u h, u w, outputs)."""
 
+    def planes(
+        self, z: npt.NDArray[np.int16], offset: npt.NDArray[np.int32], rows: int, columns: int, none: int
+    ) -> npt.NDArray[np.uint8]:
+        """The same in the coder's order: z (inputs, h, w) to the first rows and columns, (outputs, rows, columns).
+
+        `none` stands in place of 0.
+        """
+
     @property
     def cpu(self) -> str:
         """The instruction set that this network runs on."""

@@ -107,6 +107,25 @@ def test_any_sizes(seed, channels, size, extreme):
             np.testing.assert_array_equal(network(patch, name, layers).indexes(z, offset), right, err_msg=name)
 
 
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize(
+    ("z_size", "size"), [((1, 1), (1, 1)), ((2, 3), (7, 9)), ((5, 9), (20, 36)), ((5, 9), (17, 33)), ((3, 4), (0, 5))]
+)
+def test_planes_are_the_indexes_in_the_order_of_the_coder(monkeypatch, name, z_size, size):
+    rng = np.random.default_rng(sum(size))
+    made = network(monkeypatch, name, shipped_sizes(rng))
+    z = rng.integers(-20, 21, (64, *z_size)).astype(np.int16)
+    offset = rng.integers(-400, 401, 128).astype(np.int32)
+    indexes = made.indexes(z.transpose(1, 2, 0), offset)[: size[0], : size[1]].transpose(2, 0, 1)
+    assert not indexes.size or 0 in indexes
+    wanted = np.where(indexes == 0, 255, indexes)
+    for layout in (z, np.asfortranarray(z)):
+        planes = made.planes(layout, offset, *size, 255)
+        assert planes.dtype == np.uint8
+        assert planes.flags.c_contiguous
+        np.testing.assert_array_equal(planes, wanted)
+
+
 def single(weight=1, bias=0, multiplier=16, shift=1, upsample=1, inputs=1, outputs=1, kernel=1):
     """A layer of equal numbers; by default the index is (z + 128) / 2, rounded up at .5."""
     return (
@@ -205,3 +224,18 @@ def test_broken_weights_are_named(layers, message):
 def test_broken_arguments_are_named(z, offset, error, message):
     with pytest.raises(error, match=message):
         _native.ScaleNetwork([single()]).indexes(z, offset)
+
+
+@pytest.mark.parametrize(
+    ("z", "offset", "size", "message"),
+    [
+        (np.zeros((2, 2, 2), np.int16), np.zeros(1, np.int32), (1, 1), r"z is not of the shape \(1, h, w\)"),
+        (np.zeros((1, 2), np.int16), np.zeros(1, np.int32), (1, 1), "z is not"),
+        (np.zeros((1, 2, 3), np.int16), np.zeros(2, np.int32), (1, 1), r"offset is not of the shape \(1,\)"),
+        (np.zeros((1, 2, 3), np.int16), np.zeros(1, np.int32), (3, 3), "for 2 rows and 3 columns, not 3 and 3"),
+        (np.zeros((1, 2, 3), np.int16), np.zeros(1, np.int32), (2, 4), "for 2 rows and 3 columns, not 2 and 4"),
+    ],
+)
+def test_broken_arguments_of_planes_are_named(z, offset, size, message):
+    with pytest.raises(ValueError, match=message):
+        _native.ScaleNetwork([single()]).planes(z, offset, *size, 255)

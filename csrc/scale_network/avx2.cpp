@@ -45,6 +45,18 @@ inline void block(const AccumulateRow* row, int pixel, int first_output) {
     }
 }
 
+// Four products in the low halves of 64 bits: there is no arithmetic shift of those, so they are made unsigned for it.
+inline __m256i requantised(__m256i sums, __m256i multiplier, const RequantiseRow* row) {
+    const __m256i sign = _mm256_set1_epi64x(INT64_MIN);
+    const __m256i half = _mm256_set1_epi64x(int64_t{1} << (row->shift - 1));
+    const __m256i low = _mm256_set1_epi64x(row->low), high = _mm256_set1_epi64x(row->high);
+    __m256i r = _mm256_add_epi64(_mm256_mul_epi32(sums, multiplier), half);
+    r = _mm256_srli_epi64(_mm256_xor_si256(r, sign), row->shift);
+    r = _mm256_sub_epi64(r, _mm256_set1_epi64x(int64_t{1} << (63 - row->shift)));
+    r = _mm256_blendv_epi8(r, low, _mm256_cmpgt_epi64(low, r));
+    return _mm256_blendv_epi8(r, high, _mm256_cmpgt_epi64(r, high));
+}
+
 }  // namespace
 
 void accumulate_row_avx2(const AccumulateRow* row) {
@@ -52,6 +64,19 @@ void accumulate_row_avx2(const AccumulateRow* row) {
         int p = 0;
         for (; p + 4 <= row->pixels; p += 4) block<4>(row, p, o);
         for (; p < row->pixels; ++p) block<1>(row, p, o);
+    }
+}
+
+void requantise_row_avx2(const RequantiseRow* row) {
+    for (int p = 0; p < row->pixels; ++p) {
+        for (int o = 0; o < row->outputs; o += 8) {
+            __m256i* at = reinterpret_cast<__m256i*>(row->sums + static_cast<int64_t>(p) * row->outputs + o);
+            const __m256i sums = _mm256_loadu_si256(at);
+            const __m256i multiplier = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(row->multiplier + o));
+            const __m256i even = requantised(sums, multiplier, row);
+            const __m256i odd = requantised(_mm256_srli_epi64(sums, 32), _mm256_srli_epi64(multiplier, 32), row);
+            _mm256_storeu_si256(at, _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xAA));
+        }
     }
 }
 

@@ -35,17 +35,28 @@ public:
     // z [height][width][inputs()] and offset [outputs()] to indexes [u height][u width][outputs()], u = upsample().
     void indexes(const int16_t* z, size_t height, size_t width, const int32_t* offset, uint8_t* out) const;
 
+    // The same in the order of the coder: z [inputs()][height][width] to the first `rows` and `columns` of indexes,
+    // [outputs()][rows][columns], with `none` in place of 0. rows <= u height, columns <= u width.
+    void planes(const int16_t* z, size_t height, size_t width, const int32_t* offset, uint8_t none, uint8_t* out,
+                size_t rows, size_t columns) const;
+
 private:
+    // Outputs before a pixel shuffle are in the order of its four pixels, so that each takes a run of them.
     struct Packed {
         int inputs, outputs, kernel, shift, upsample;
         int padded_inputs, padded_outputs;
         std::vector<int16_t> weights16;  // one of the two, depending on the instruction set
         std::vector<int8_t> weights8;
-        std::vector<int32_t> bias, multiplier;
+        std::vector<int32_t> bias, multiplier;  // padded
     };
 
-    template <class Activation>
-    void run(const int16_t* z, size_t height, size_t width, const int32_t* offset, uint8_t* out) const;
+    // Strides of z are in elements: of y, x and channel. `row_done(y, indexes)` gets indexes [u width][outputs()].
+    template <class RowDone>
+    void run(const int16_t* z, const size_t (&strides)[3], size_t height, size_t width, const int32_t* offset,
+             RowDone row_done) const;
+    template <class Activation, class RowDone>
+    void run_with(const int16_t* z, const size_t (&strides)[3], size_t height, size_t width, const int32_t* offset,
+                  RowDone row_done) const;
 
     std::vector<Packed> layers_;
     Isa isa_;

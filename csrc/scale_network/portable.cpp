@@ -24,4 +24,15 @@ void accumulate_row_portable(const AccumulateRow* row) {
     }
 }
 
+void requantise_row_portable(const RequantiseRow* row) {
+    const int64_t half = int64_t{1} << (row->shift - 1);
+    for (int p = 0; p < row->pixels; ++p) {
+        int32_t* const sums = row->sums + static_cast<int64_t>(p) * row->outputs;
+        for (int o = 0; o < row->outputs; ++o) {
+            const int64_t r = (static_cast<int64_t>(sums[o]) * row->multiplier[o] + half) >> row->shift;
+            sums[o] = r < row->low ? row->low : r > row->high ? row->high : static_cast<int32_t>(r);
+        }
+    }
+}
+
 }  // namespace sodec

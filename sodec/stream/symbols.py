@@ -20,11 +20,7 @@ def row_of(quality: float) -> int:
 
 def scale_indexes(coding: Coding, z: np.ndarray, quality: float, height: int, width: int) -> np.ndarray:
     """Scale indexes of y, SKIP where nothing is coded: z (Cz, ceil(h/4), ceil(w/4)) int16 to (Cy, h, w) uint8."""
-    pixels = np.ascontiguousarray(z.transpose(1, 2, 0))
-    indexes = coding.scale_network.indexes(pixels, coding.offsets[row_of(quality)])[:height, :width]
-    indexes = np.ascontiguousarray(indexes.transpose(2, 0, 1))
-    indexes[indexes == 0] = SKIP
-    return indexes
+    return coding.scale_network.planes(z, coding.offsets[row_of(quality)], height, width, SKIP)
 
 
 def encode(coding: Coding, z: np.ndarray, y: np.ndarray, indexes: np.ndarray) -> bytes:
