@@ -1,8 +1,10 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <stdexcept>
 
+#include "parallel.h"
 #include "pixels/pixels.h"
 
 namespace py = pybind11;
@@ -10,7 +12,10 @@ namespace py = pybind11;
 namespace sodec {
 namespace {
 
-void pixels(const py::array& planes, float offset, size_t top, size_t left, size_t shrink, bool grey, py::array& out) {
+constexpr size_t kLeastPixels = 1 << 16;  // of a thread
+
+void pixels(const py::array& planes, float offset, size_t top, size_t left, size_t shrink, bool grey, py::array& out,
+            size_t threads) {
     const bool half = py::isinstance<py::array_t<uint16_t>>(planes);
     if (!half && !py::isinstance<py::array_t<float>>(planes)) {
         throw py::type_error("planes must be float32, or bfloat16 as uint16");
@@ -36,14 +41,21 @@ void pixels(const py::array& planes, float offset, size_t top, size_t left, size
     for (int axis = 0; axis < 5; ++axis) native.strides[axis] = planes.strides(axis) / planes.itemsize();
     auto* to = static_cast<uint8_t*>(out.mutable_data());
     const py::gil_scoped_release release;
-    write_pixels(native, top, left, shrink, grey, to, height, width, out.strides(0));
+    const ptrdiff_t stride = out.strides(0);
+    // Bands of whole folded rows, so that no row of floats is read twice.
+    const size_t unit = fold * shrink, units = (height + unit - 1) / unit;
+    in_bands(units, threads, std::max<size_t>(1, kLeastPixels / (unit * width)), [&](size_t first, size_t last) {
+        const size_t begin = first * unit, end = std::min(height, last * unit);
+        write_pixels(native, top + begin * shrink, left, shrink, grey, to + static_cast<ptrdiff_t>(begin) * stride,
+                     end - begin, width, stride);
+    });
 }
 
 }  // namespace
 
 void register_pixels(py::module_& module) {
     module.def("pixels", &pixels, py::arg("planes"), py::arg("offset"), py::arg("top"), py::arg("left"),
-               py::arg("shrink"), py::arg("grey"), py::arg("out"));
+               py::arg("shrink"), py::arg("grey"), py::arg("out"), py::arg("threads") = 1);
 }
 
 }  // namespace sodec

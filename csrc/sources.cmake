@@ -28,7 +28,8 @@ if(SODEC_IS_X86_64 AND NOT SODEC_PORTABLE)
   set(SODEC_X86 ON)
   # Only these files may hold such instructions; cpu.cpp decides at run time whether they are entered.
   set(avx2_files rans/decode_avx2.cpp rans/encode_avx2.cpp rans/skip_avx2.cpp scale_network/avx2.cpp)
-  set(avx512_files rans/decode_avx512.cpp rans/encode_avx512.cpp rans/skip_avx512.cpp scale_network/avx512vnni.cpp)
+  set(avx512_files
+    norm/avx512.cpp rans/decode_avx512.cpp rans/encode_avx512.cpp rans/skip_avx512.cpp scale_network/avx512vnni.cpp)
   list(TRANSFORM avx2_files PREPEND "${CMAKE_CURRENT_LIST_DIR}/")
   list(TRANSFORM avx512_files PREPEND "${CMAKE_CURRENT_LIST_DIR}/")
   list(APPEND SODEC_SOURCES ${avx2_files} ${avx512_files})

@@ -101,6 +101,7 @@ def pixels(
     shrink: int,
     grey: bool,
     out: npt.NDArray[np.uint8],
+    threads: int = 1,
 ) -> None:
     """Writes 8-bit pixels (H, W, 3) from the floats of a folded picture, or bfloat16 as uint16.
 
@@ -109,4 +110,20 @@ def pixels(
     pixels, made grey if asked for, and rounded.
 
     Raises TypeError or ValueError where an array has another dtype or shape, or `out` reaches beyond the planes.
+    """
+
+def has_channel_norm() -> bool:
+    """Whether `channel_norm_silu` can run here: it needs AVX-512."""
+
+def channel_norm_silu(
+    x: npt.NDArray[np.uint16],
+    weight: npt.NDArray[np.float32],
+    bias: npt.NDArray[np.float32],
+    eps: float,
+    out: npt.NDArray[np.uint16],
+    threads: int,
+) -> None:
+    """Layer norm over the channels (1 to 256) of each position, then SiLU: x to out, bfloat16 (positions, channels).
+
+    Raises ValueError where an array has another dtype, shape or layout.
     """

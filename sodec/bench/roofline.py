@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..models.onednn import FusedConv2d
+from ..models.fused import FusedConv2d
 from .clock import Ceilings
 from .stages import Stage, tensors, without_kernels
 
@@ -53,7 +53,7 @@ def count_flops(call: Callable[[], Any]) -> int:
     counter = FlopCounterMode(display=False, custom_mapping={
         # torch has no formula for its fused attention on processors.
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-        # ... nor for the convolutions of models/onednn.py.
+        # ... nor for the convolutions of models/fused.py.
         torch.ops.mkldnn._convolution_pointwise: _convolution,
     })  # fmt: skip
     with counter, without_kernels():

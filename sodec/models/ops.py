@@ -1,7 +1,7 @@
 """Convolutions with what follows them, normalisation, activation and attention of the blocks.
 
 Those that have a kernel in `sodec.kernels` go through `kernels.dispatch` on CUDA, which chooses between it and PyTorch
-(SODEC_KERNELS overrides). On a CPU, convolutions of `lite` are oneDNN's (`onednn.py`); all else is PyTorch.
+(SODEC_KERNELS overrides). On a CPU, convolutions and norms of `lite` are those of `fused.py`; all else is PyTorch.
 B batch, N positions, T tokens, H heads, D channels of a head.
 """
 
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..kernels import dispatch, legality, reference
-from .onednn import FusedConv2d
+from .fused import FusedConv2d, FusedNorm
 
 
 def conv(
@@ -109,9 +109,11 @@ def skip_norm(x: Tensor, skip: Tensor, norm: nn.LayerNorm) -> tuple[Tensor, Tens
     return total, norm(total)
 
 
-def conv_skip_norm_silu(layer: nn.Module, x: Tensor, skip: Tensor, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
+def conv_skip_norm_silu(
+    layer: nn.Module, x: Tensor, skip: Tensor, norm: nn.LayerNorm | FusedNorm
+) -> tuple[Tensor, Tensor]:
     """skip + layer(x), (B, C, H, W), and SiLU of the norm of its channels."""
-    if _leaves_bias("skip_norm_act", layer, x, skip, norm.weight, norm.bias):
+    if isinstance(norm, nn.LayerNorm) and _leaves_bias("skip_norm_act", layer, x, skip, norm.weight, norm.bias):
         y, skip = (channels_last(tensor).permute(0, 2, 3, 1) for tensor in (without_bias(layer, x), skip))
         bias: Tensor = layer.bias  # type: ignore[assignment]
         both = dispatch.skip_norm_act(y, skip, norm.weight, norm.bias, norm.eps, "silu", bias)
@@ -120,8 +122,10 @@ def conv_skip_norm_silu(layer: nn.Module, x: Tensor, skip: Tensor, norm: nn.Laye
     return total, channel_norm_silu(total, norm)
 
 
-def channel_norm_silu(x: Tensor, norm: nn.LayerNorm) -> Tensor:
+def channel_norm_silu(x: Tensor, norm: nn.LayerNorm | FusedNorm) -> Tensor:
     """The norm of the channels of x (B, C, H, W), position by position, then SiLU."""
+    if isinstance(norm, FusedNorm):
+        return norm(x)
     if may_have_kernels(x) and dispatch.fuses("channel_norm_act", x, norm.weight, norm.bias):
         return dispatch.channel_norm_act(channels_last(x), norm.weight, norm.bias, norm.eps, "silu")
     return F.silu(norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels import legality
-from .blocks import Centred, CentredBlock, Conv, JoinedLinear, Upsample, joined_linear
+from .blocks import Centred, CentredBlock, Conv, JoinedLinear, ResBlock, Upsample, joined_linear
+from .fused import FusedConv2d, FusedNorm, can_fuse, can_fuse_norms
 from .lite import LatentDecoder
 from .model import SodecModel
-from .onednn import FusedConv2d, can_fuse
 from .sd21 import DiffusionUNet, VaeDecoder
 from .sd21.resnet import NearestUpsample, ResnetBlock
 from .sd21.transformer import TokenAttention
@@ -81,21 +81,34 @@ def prepare(model: SodecModel, device: torch.device, dtype: torch.dtype, *, one_
         )
     model.gain.log_gain.data = log_gain.to(device)
     model.alphas = alphas.to(device)
-    if model.config.sizes is None and device.type == "cpu" and can_fuse(dtype) and not legality.interpreted():
-        folds["convolutions that add and activate as well, by oneDNN"] = _fuse(model)
+    if model.config.sizes is None and device.type == "cpu" and not legality.interpreted():
+        if can_fuse(dtype):
+            folds["convolutions that add and activate as well, by oneDNN"] = _fuse(model)
+        if can_fuse_norms(dtype):
+            folds["layer norms that activate as well, by the native module"] = _fuse_norms(model)
     return Prepared(model, device, dtype, {name: count for name, count in folds.items() if count})
 
 
 def _fuse(model: SodecModel) -> int:
-    """oneDNN's convolutions in place of lite's. How many there were."""
+    """Convolutions with what follows them in place of lite's, where one pass can compute both. How many there were."""
     in_float32 = model.unet.ends()[1]  # by `conv_in_float32`
+    # These are run tile by tile, which differ in size.
+    of_tiles = {id(layer) for part in (model.mean, model.context) if part is not None for layer in part.modules()}
     count = 0
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
             if isinstance(layer, Conv) and layer is not in_float32:
-                setattr(parent, name, FusedConv2d(layer, doubled=isinstance(parent, Upsample)))
+                doubled, packs = isinstance(parent, Upsample), id(layer) not in of_tiles
+                setattr(parent, name, FusedConv2d(layer, doubled=doubled, packs=packs))
                 count += 1
     return count
+
+
+def _fuse_norms(model: SodecModel) -> int:
+    blocks = [one for one in model.modules() if isinstance(one, ResBlock) and isinstance(one.norm, nn.LayerNorm)]
+    for block in blocks:
+        block.norm = FusedNorm(block.norm)  # type: ignore[assignment]
+    return len(blocks)
 
 
 def merge_adapters(module: nn.Module) -> int:

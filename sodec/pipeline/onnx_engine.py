@@ -135,7 +135,7 @@ class OnnxEngine(Engine):
         return np.empty((height, width, 3), np.uint8)
 
     def paint(self, planes: Planes, top: int, left: int, shrink: int, grey: bool, part: np.ndarray) -> None:
-        _native.pixels(planes.values, planes.offset, top, left, shrink, grey, part)
+        _native.pixels(planes.values, planes.offset, top, left, shrink, grey, part, self.threads)
 
 
 def processors() -> int:

@@ -344,7 +344,7 @@ class TorchEngine(Engine):
             values = values.view(torch.uint16)  # NumPy has no such type
         elif values.dtype != torch.float32:
             values = values.float()
-        _native.pixels(values.numpy(), planes.offset, top, left, shrink, grey, part)
+        _native.pixels(values.numpy(), planes.offset, top, left, shrink, grey, part, torch.get_num_threads())
 
     def fetch(self, canvas: Any) -> Any:
         if not self.on_cuda:

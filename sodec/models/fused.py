@@ -1,7 +1,7 @@
-"""Convolutions on a CPU: bias, residual and SiLU in the pass that computes them, by oneDNN.
+"""What a CPU computes in one pass: convolutions by oneDNN with what follows them, and a norm with its SiLU.
 
-PyTorch adds and activates in passes of their own, and reorders a convolution's weights at every call. The operators
-here are those that torch.compile's CPU backend calls; by themselves they need no compiler.
+PyTorch adds and activates in passes of their own, and reorders a convolution's weights at every call. oneDNN's
+operators here are those that torch.compile's CPU backend calls; by themselves they need no compiler.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .. import _native
 
 _ops: Any = torch.ops.mkldnn
 
@@ -28,13 +30,18 @@ def can_fuse(dtype: torch.dtype) -> bool:
 class FusedConv2d(nn.Module):
     """What `layer` computes, and what follows it; `layer` is padded by zeros.
 
-    `doubled`, a pixel shuffle to twice the size follows. The weights are then in the order of the four pixels and not
-    of the channels, so that the shuffle copies runs of channels: 0.5 ms in place of 2.1 for 40 channels of 240x136.
+    Parameters
+    ----------
+    doubled
+        A pixel shuffle to twice the size follows. The weights are then in the order of the four pixels and not of the
+        channels, so that the shuffle copies runs of channels: 0.5 ms in place of 2.1 for 40 channels of 240x136.
+    packs
+        Inputs mostly have the size of the one before, so weights are held in oneDNN's order for that size.
     """
 
-    def __init__(self, layer: nn.Conv2d, *, doubled: bool = False) -> None:
+    def __init__(self, layer: nn.Conv2d, *, doubled: bool = False, packs: bool = True) -> None:
         super().__init__()
-        weight, self.bias, self.doubled = layer.weight.detach(), layer.bias, doubled
+        weight, self.bias, self.doubled, self.packs = layer.weight.detach(), layer.bias, doubled, packs
         if doubled:
             weight = _by_pixel(weight).contiguous(memory_format=torch.channels_last)
             if self.bias is not None:
@@ -55,7 +62,7 @@ class FusedConv2d(nn.Module):
         place of 0.1 for a 1x1 convolution of 192 to 768 channels. So they are held for the last size only.
         """
         now, weight = self._packed
-        if now != size:
+        if self.packs and now != size:
             plain = weight.to_dense() if weight.is_mkldnn else weight
             weight = _ops._reorder_convolution_weight(plain, *self.options, list(size))
             self._packed = size, weight
@@ -86,6 +93,31 @@ class FusedConv2d(nn.Module):
             x, residual, weight, self.bias, *self.options, "add", None, None, [], None
         )
         return F.silu(y, inplace=True) if silu else y  # the operator can't do both
+
+
+class FusedNorm(nn.Module):
+    """The layer norm `norm` over the channels of each position, then SiLU, of bfloat16: native code.
+
+    Of 40 channels of 480x272 it takes 0.6 ms on two cores, and PyTorch's norm and SiLU 6.
+    """
+
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        super().__init__()
+        self.eps = norm.eps
+        self.scale, self.shift = (values.detach().float().numpy() for values in (norm.weight, norm.bias))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, C, H, W), as the result."""
+        x = x.contiguous(memory_format=torch.channels_last)
+        y = torch.empty_like(x)
+        given, result = (tensor.permute(0, 2, 3, 1).flatten(0, 2).view(torch.uint16).numpy() for tensor in (x, y))
+        _native.channel_norm_silu(given, self.scale, self.shift, self.eps, result, torch.get_num_threads())
+        return y
+
+
+def can_fuse_norms(dtype: torch.dtype) -> bool:
+    """Whether the native module can."""
+    return dtype == torch.bfloat16 and _native.has_channel_norm()
 
 
 def _by_pixel(values: Tensor) -> Tensor:
