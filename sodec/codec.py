@@ -246,7 +246,8 @@ class Codec:
         On a CUDA device windows of one size, of several pictures or of a large one, are decoded in batches, while the
         symbols of the next ones are read; in smaller batches, with one warning, where memory does not suffice. Each
         picture is then the one that it would be alone but for the rounding of the dtype, since libraries may sum in
-        another order. On a CPU pictures are decoded one after the other, and equal those that are decoded alone.
+        another order (on an H200 in bfloat16 at most 2 of 255 away). On a CPU pictures are decoded one after the
+        other, and equal those that are decoded alone.
 
         Parameters
         ----------
