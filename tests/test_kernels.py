@@ -10,6 +10,7 @@ import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -407,6 +408,16 @@ def test_networks_give_the_same_with_all_kernels(config, monkeypatch):
     assert (decoded("triton,guided_attention=torch") - plain).abs().max() < 1e-4  # that one serves no float32
     of_both = {"bias_act", "channel_norm_act"}
     assert launched == (of_both if config.sizes is None else set(dispatch.KERNELS) - {"guided_attention"})
+
+
+@pytest.mark.skipif(not legality.has_triton(), reason="triton is not installed")
+def test_kernels_compile_for_a_gpu_that_is_not_there(tmp_path):
+    """The interpreter takes Python that the compiler refuses, and does not mind how long it would compile."""
+    environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, str(Path(__file__).with_name("compiling.py"))]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert int(done.stdout) > 30
 
 
 def test_importing_the_package_loads_neither_torch_nor_triton(tmp_path):
