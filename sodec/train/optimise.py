@@ -56,7 +56,7 @@ class Gradients:
         self.adversary = adversary
         self.make_batch = make_batch
         self._graphs: dict[torch.Size, Captured] | None = {} if graphs else None
-        self._pool = torch.cuda.graph_pool_handle() if graphs else None
+        self.reset()
         self._names: list[str] = []
 
     def __call__(self, x: Tensor, quality: Tensor) -> Outcome:
@@ -88,7 +88,7 @@ class Gradients:
     def _backward_with_critic(self, x: Tensor, outcome: Outcome) -> Tensor:
         """The gradients at the picture are computed apart, so that the critic's gets a share and no weight is tuned.
 
-        It returns the critic's own loss.
+        All that the loss trains must lie behind the picture. It returns the critic's own loss.
         """
         judged, adversary = outcome.judged, self.adversary
         assert judged is not None
@@ -96,15 +96,14 @@ class Gradients:
         assert outcome.y_hat is not None
         (wanted,) = torch.autograd.grad(outcome.loss, judged.x, retain_graph=True)
         (fooling,) = torch.autograd.grad(judged.deceit, judged.x)
-        torch.autograd.backward(
-            (judged.x, judged.beside), (wanted + adversary.share(wanted, fooling), torch.ones_like(judged.beside))
-        )
+        judged.x.backward(wanted + adversary.share(wanted, fooling))  # type: ignore[no-untyped-call]
         return adversary.learn(x, judged.features, outcome.y_hat)
 
     def reset(self) -> None:
         """Forgets the graphs: after a change that they don't know of."""
         if self._graphs is not None:
             self._graphs = {}
+            self._pool = torch.cuda.graph_pool_handle()  # a pool whose graphs are all gone can't be captured into again
 
     def _stacked_values(self, x: Tensor, quality: Tensor) -> tuple[Tensor, ...]:
         """What a graph returns: all values in one tensor."""
