@@ -123,7 +123,7 @@ def annealing(parts: Parts, batch: Batch) -> Outcome:
 def decoding(parts: Parts, batch: Batch) -> Outcome:
     """The decoder alone, coding and D_a frozen: error and appearance of the final picture, and a critic's view of it.
 
-    D_a was trained along once, by its own picture and as a guide. The fidelity picture, from which the final one begins,
+    D_a was trained along once, by its own picture and as a guide. The fidelity picture, where the final one begins,
     lost 0.15 dB and 0.004 of MS-SSIM, and the final one as much (docs/training-log.md).
     """
     with torch.no_grad():
