@@ -91,7 +91,9 @@ def conv_group_norm(layer: nn.Conv2d, x: Tensor, norm: nn.GroupNorm) -> Tensor:
         return dispatch.group_norm_silu(
             y, norm.num_groups, norm.weight, norm.bias, norm.eps, silu=True, before=layer.bias
         )  # fmt: skip
-    return group_norm(layer(x), norm, silu=True)
+    y: Tensor = layer(x)
+    del x  # where nobody else holds it, its memory is the norm's
+    return group_norm(y, norm, silu=True)
 
 
 def group_norm(x: Tensor, norm: nn.GroupNorm, *, silu: bool) -> Tensor:

@@ -25,12 +25,11 @@ class ResnetBlock(nn.Module):
         self.conv_shortcut = conv(inputs, outputs, 1) if inputs != outputs else None
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
-        hidden = ops.group_norm(x, self.norm1, silu=True)
         if self.time_emb_proj is not None and time is not None:
-            hidden = self.conv1(hidden) + self.time_emb_proj(time)[:, :, None, None]
+            hidden = self.conv1(ops.group_norm(x, self.norm1, silu=True)) + self.time_emb_proj(time)[:, :, None, None]
             hidden = ops.group_norm(hidden, self.norm2, silu=True)
         else:
-            hidden = ops.conv_group_norm(self.conv1, hidden, self.norm2)
+            hidden = ops.conv_group_norm(self.conv1, ops.group_norm(x, self.norm1, silu=True), self.norm2)
         return ops.conv(self.conv2, hidden, residual=x if self.conv_shortcut is None else self.conv_shortcut(x))
 
     def fold_time(self, time: Tensor) -> bool:
