@@ -349,8 +349,8 @@ def test_pictures_by_way_of_a_file_are_the_same(monkeypatch, mode, full):
     def no_file():
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(picture, "FILE_PIXELS", 0)
-    monkeypatch.setattr(picture, "BAND_PIXELS", 500)  # several bands
+    monkeypatch.setattr(picture.loading, "FILE_PIXELS", 0)
+    monkeypatch.setattr(picture.loading, "BAND_PIXELS", 500)  # several bands
     if full:
         monkeypatch.setattr(tempfile, "TemporaryFile", no_file)
     loaded = picture.load(file)
