@@ -171,7 +171,7 @@ class Upsample(nn.Sequential):
         super().__init__(conv(inputs, 4 * outputs, kernel), nn.PixelShuffle(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.conv(self[0], x, doubled=True)  # type: ignore[arg-type]
+        return ops.conv(self[0], x, doubled=True)
 
 
 class JoinedLinear(nn.Module):

@@ -260,6 +260,7 @@ def fold_values(module: nn.Module) -> int:
     for layer in layers:
         qkv, out = layer.joined, layer.to_out[0]
         assert qkv is not None
+        assert isinstance(out, nn.Linear)
         width = out.in_features
         weight = out.weight.double()
         qkv.weight[-width:] = weight @ qkv.weight[-width:].double()

@@ -146,7 +146,7 @@ class HificGenerator(nn.Module):
         """The same before its last factor, where the kernel of the norms adds biases and skips, and pads."""
         y_norm, first, norm = self.enter
         x = ops.without_bias(first, normed(y_norm, y_hat, pad=1), 0)
-        start = x = normed(norm, x, before=first.bias, residual=shift.expand(x.shape), pad=1)  # type: ignore[arg-type]
+        start = x = normed(norm, x, before=first.bias, residual=shift.expand(x.shape), pad=1)
         for block in self.body:
             x = block.fused(x, 1)  # type: ignore[operator]
         x = (start + x)[..., 1:-1, 1:-1]
@@ -154,7 +154,7 @@ class HificGenerator(nn.Module):
         for number in range(0, len(doublings), 3):
             doubling, norm, _ = doublings[number : number + 3]
             pad = 3 if number + 3 == len(doublings) else 0
-            x = normed(norm, ops.without_bias(doubling, x), before=doubling.bias, act="relu", pad=pad)  # type: ignore[arg-type]
+            x = normed(norm, ops.without_bias(doubling, x), before=doubling.bias, act="relu", pad=pad)
         return dispatch.bias_act(ops.channels_last(ops.without_bias(last, x, 0)), last.bias)  # type: ignore[arg-type]
 
 

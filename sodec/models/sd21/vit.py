@@ -58,7 +58,7 @@ class Embeddings(nn.Module):
 
     def _positions(self, height: int, width: int) -> Tensor:
         trained = self.position_embeddings.float()
-        grid = trained[0, 1:].unflatten(0, (self.grid, self.grid))
+        grid = trained[0, 1:].reshape(self.grid, self.grid, -1)
         grid = torch.einsum("yh,hwc,xw->yxc", self._bicubic(height), grid, self._bicubic(width))
         return torch.cat([trained[:, :1], grid.flatten(0, 1)[None]], 1)
 
