@@ -4,7 +4,9 @@ pytest tests/test_batches.py
 """
 
 import dataclasses
+import gc
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from tiny import codec, folder, noted_tasks, photo
 import sodec
 from sodec.errors import CorruptStreamError, DeviceError, UnsupportedPictureError
 from sodec.models.graphs import GraphedDecoder
+from sodec.pipeline import fitting, torch_engine
 from sodec.pipeline.torch_engine import TorchEngine, in_8_bits
 
 WINDOW = 128 * 128
@@ -154,6 +157,34 @@ def test_too_little_memory_for_one_window_is_an_error_once_graphs_are_given_up()
     short_of_memory(batching.engine, 0)
     with pytest.raises(DeviceError, match="memory does not suffice"):
         batching.decompress(stream)
+
+
+def test_batches_take_half_of_the_free_memory_at_most(monkeypatch):
+    batching, sizes = on_device(pixels=64 * WINDOW)
+    few = [codec().compress(photo(90, 60, seed)) for seed in range(8)]
+    one = fitting.decoding_bytes(batching.model.config, batching.dtype, 96, 64)
+    asked = []
+    monkeypatch.setattr(torch_engine.devices, "available", lambda device: asked.append(1) or 2 * 5 * one)
+    for _ in range(2):
+        batching.decompress(few)
+    assert sizes == [4, 4, 4, 4]
+    assert len(asked) <= 2 + 2 * len(few), "each picture is checked, as always, and the size of batches found once"
+
+
+def results_held(engine, pictures, monkeypatch):
+    """Which of so many pictures that are held stay in pinned memory, where 100 bytes may."""
+    monkeypatch.setattr(torch_engine, "PINNED", 100)
+    monkeypatch.setattr(engine, "on_cuda", True)
+    hosts = [torch.zeros(40, dtype=torch.uint8) for _ in range(pictures)]
+    found = [engine.fetched((host, SimpleNamespace(synchronize=lambda: None))) for host in hosts]
+    return [array.ctypes.data == host.data_ptr() for array, host in zip(found, hosts, strict=True)]
+
+
+def test_results_leave_pinned_memory_where_callers_hold_many(monkeypatch):
+    engine = on_device()[0].engine
+    assert results_held(engine, 4, monkeypatch) == [True, True, False, False]
+    gc.collect()
+    assert results_held(engine, 1, monkeypatch) == [True], "what is held no more counts no more"
 
 
 @pytest.mark.parametrize("kind", ["cpu", "device"])

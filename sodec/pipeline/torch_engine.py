@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import weakref
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,7 @@ from .tiles import CELL, TILE
 
 # Pixels that are decoded together on a GPU: 16 pictures of 768x512.
 BATCH_PIXELS = 3 << 21
+PINNED = 1 << 30  # bytes of results in pinned memory, which the system can neither move nor swap; more are copied
 CODERS = 4  # threads in which tiles are coded while a GPU works on others
 GREY = (0.299, 0.587, 0.114)  # Rec. 601
 
@@ -56,6 +59,12 @@ class _Memory:
 
     checked: int = 0  # the largest window for which it was found to suffice
     limit: int | None = None  # of what is computed at once, since it has not sufficed for more
+    fitting: dict[int, int] = field(default_factory=dict)  # how many windows of a size fit at once
+    pinned: int = 0  # bytes of the host's memory in results that callers hold
+
+    def unpin(self, size: int) -> None:
+        """So many bytes are held no more."""
+        self.pinned -= size
 
 
 class TorchEngine(Engine):
@@ -276,7 +285,16 @@ class TorchEngine(Engine):
         return len(pixels) < 2 or not full
 
     def at_once(self, pixels: int) -> int:
-        return max(1, min(self.batch_pixels, self._memory.limit or self.batch_pixels) // pixels)
+        count = min(self.batch_pixels, self._memory.limit or self.batch_pixels) // pixels
+        return max(1, min(count, self._fitting(pixels)) if count > 1 else 1)
+
+    def _fitting(self, pixels: int) -> int:
+        """How many windows of so many pixels fit half of the memory that was free when the size was met first."""
+        if pixels not in self._memory.fitting:
+            free = devices.available(self.device)
+            needed = fitting.decoding_bytes(self.model.config, self.dtype, 1, pixels)
+            self._memory.fitting[pixels] = sys.maxsize if free is None else free // 2 // needed
+        return self._memory.fitting[pixels]
 
     def limit_to(self, pixels: int) -> bool:
         before = self._memory.limit
@@ -359,7 +377,12 @@ class TorchEngine(Engine):
             return np.asarray(begun)
         host, copied = begun
         copied.synchronize()
-        return np.asarray(host.numpy())
+        array = np.asarray(host.numpy())
+        if self._memory.pinned + array.nbytes > PINNED:
+            return array.copy()
+        self._memory.pinned += array.nbytes
+        weakref.finalize(array, self._memory.unpin, array.nbytes)
+        return array
 
     def wait(self) -> None:
         if self.on_cuda:
