@@ -119,6 +119,15 @@ def test_operations_are_counted_the_same():
     assert ours == plain == 2 * 9 * 16 * 24 * 15
 
 
+def test_copies_compute_the_same():
+    layer = frozen(conv(16, 24), torch.float32)
+    one_pass, x = fused.FusedConv2d(layer), torch.randn(1, 16, 5, 3)
+    for _ in range(2):  # before and after the weights have been packed
+        other = copy.deepcopy(one_pass)
+        assert torch.equal(other(x), one_pass(x))
+        assert other.bias is not one_pass.bias
+
+
 def test_without_the_operators_lite_is_plain(monkeypatch):
     monkeypatch.setattr(fused, "_ops", object())
     monkeypatch.setattr(_native, "has_channel_norm", lambda: False)

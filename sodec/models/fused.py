@@ -68,6 +68,11 @@ class FusedConv2d(nn.Module):
             self._packed = size, weight
         return weight
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies: weights in oneDNN's order can't be copied."""
+        weight = self._packed[1]
+        return {**self.__dict__, "_packed": (None, weight.to_dense() if weight.is_mkldnn else weight)}
+
     def forward(self, x: Tensor, residual: Tensor | None = None, silu: bool = False) -> Tensor:
         """silu(layer(x) + residual), of which residual and SiLU are optional."""
         if not self.doubled:
