@@ -37,7 +37,7 @@ from sodec.codec import Codec, Report  # noqa: E402
 from sodec.errors import SodecError  # noqa: E402
 from sodec.models.graphs import GraphedDecoder  # noqa: E402
 from sodec.pipeline.source import TileSource  # noqa: E402
-from sodec.pipeline.torch_engine import in_8_bits  # noqa: E402
+from sodec.pipeline.torch_pixels import in_8_bits  # noqa: E402
 from sodec.stream import container  # noqa: E402
 
 SMALL, LARGE = (768, 512), (1920, 1080)

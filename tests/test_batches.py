@@ -17,7 +17,8 @@ import sodec
 from sodec.errors import CorruptStreamError, DeviceError, UnsupportedPictureError
 from sodec.models.graphs import GraphedDecoder
 from sodec.pipeline import fitting, torch_engine
-from sodec.pipeline.torch_engine import TorchEngine, in_8_bits
+from sodec.pipeline.torch_engine import TorchEngine
+from sodec.pipeline.torch_pixels import in_8_bits
 
 WINDOW = 128 * 128
 # Equal sizes, others of the same cells, several windows, one alone.

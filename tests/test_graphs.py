@@ -17,7 +17,8 @@ from sodec.models.flow import Flow
 from sodec.models.graphs import MANY, GraphedDecoder, SizeCache
 from sodec.pipeline import torch_engine
 from sodec.pipeline.decoder import decode as decode_stream
-from sodec.pipeline.torch_engine import TorchEngine, in_8_bits
+from sodec.pipeline.torch_engine import TorchEngine
+from sodec.pipeline.torch_pixels import in_8_bits
 from sodec.pipeline.view import checked_view
 from sodec.stream import container
 

@@ -9,7 +9,7 @@ import torch
 
 from sodec import _native
 from sodec.pipeline.engine import Planes
-from sodec.pipeline.torch_engine import rounded
+from sodec.pipeline.torch_pixels import all_planes, in_8_bits, rounded
 
 
 def folded(fold, height, width, layout="planes", seed=0):
@@ -100,3 +100,12 @@ def test_a_read_only_output_is_refused():
     out.flags.writeable = False
     with pytest.raises(ValueError, match="writable"):
         _native.pixels(np.zeros((3, 4, 4, 2, 2), np.float32), 0.5, 0, 0, 1, False, out)
+
+
+@pytest.mark.parametrize(("fold", "dtype"), [(4, torch.bfloat16), (4, torch.float32), (1, torch.float32)])
+def test_a_batch_is_rounded_as_its_pictures(fold, dtype):
+    pictures = [folded(fold, 5, 7, seed=seed).flatten(0, 2) for seed in range(3)]
+    batch = torch.stack(pictures).to(dtype).contiguous(memory_format=torch.channels_last)
+    whole = in_8_bits(batch)
+    for planes, pixels in zip(all_planes(batch), whole, strict=True):
+        assert torch.equal(rounded(planes, 0, 0, 1, False, 5 * fold, 7 * fold), pixels)

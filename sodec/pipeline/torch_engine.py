@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _native
@@ -28,12 +27,12 @@ from . import device as devices
 from . import fitting
 from .engine import Coefficients, Engine, Features, Planes, Tile, Window
 from .tiles import CELL, TILE
+from .torch_pixels import all_planes, in_8_bits, rounded
 
 # Pixels that are decoded together on a GPU: 16 pictures of 768x512.
 BATCH_PIXELS = 3 << 21
 PINNED = 1 << 30  # bytes of results in pinned memory, which the system can neither move nor swap; more are copied
 CODERS = 4  # threads in which tiles are coded while a GPU works on others
-GREY = (0.299, 0.587, 0.114)  # Rec. 601
 
 
 def prepared_engine(
@@ -387,45 +386,6 @@ class TorchEngine(Engine):
     def wait(self) -> None:
         if self.on_cuda:
             torch.cuda.synchronize(self.device)
-
-
-def planes_of(x: Tensor) -> Planes:
-    """A picture (1, 3, H, W) in 0..1, or one folded by f and less 0.5: (1, 3 f f, H/f, W/f)."""
-    fold = round((x.shape[1] // 3) ** 0.5)
-    return Planes(x.view(3, fold, fold, *x.shape[-2:]), 0.0 if fold == 1 else 0.5)
-
-
-def all_planes(x: Tensor, pixels: Tensor | None = None) -> list[Planes]:
-    """`planes_of` of each of several such pictures (B, ...), with their `pixels` in 8 bits where those are known."""
-    whole = [planes_of(x[number : number + 1]) for number in range(len(x))]
-    if pixels is None:
-        return whole
-    return [planes._replace(rounded=own) for planes, own in zip(whole, pixels, strict=True)]
-
-
-def in_8_bits(x: Tensor) -> Tensor:
-    """All pixels of such pictures (B, ...), uint8 (B, H, W, 3)."""
-    whole = all_planes(x)
-    height, width = (side * whole[0].fold for side in x.shape[-2:])
-    return torch.stack([rounded(planes, 0, 0, 1, False, height, width) for planes in whole])
-
-
-def rounded(planes: Planes, top: int, left: int, shrink: int, grey: bool, height: int, width: int) -> Tensor:
-    """What `_native.pixels` computes, on a device: uint8 (height, width, 3)."""
-    fold = planes.fold
-    bottom, right = top + height * shrink, left + width * shrink
-    edges = [(low // fold, -(-high // fold)) for low, high in ((top, bottom), (left, right))]
-    (first_row, last_row), (first_column, last_column) = edges
-    values = planes.values[..., first_row:last_row, first_column:last_column].float() + planes.offset
-    values = values.clamp_(0, 1).permute(0, 3, 1, 4, 2).flatten(3, 4).flatten(1, 2)
-    top, left = top - first_row * fold, left - first_column * fold
-    values = values[:, top : top + height * shrink, left : left + width * shrink]
-    if shrink > 1:
-        values = F.avg_pool2d(values, shrink)
-    if grey:
-        bright = sum(weight * plane for weight, plane in zip(GREY, values, strict=True))
-        values = bright.clamp_(0, 1).expand(3, -1, -1)
-    return (values * 255).round().to(torch.uint8).permute(1, 2, 0)
 
 
 def cropped(x: Tensor, like: Tensor) -> Tensor:
