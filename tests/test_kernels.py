@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from sodec.errors import DeviceError
 from sodec.kernels import dispatch, launch, legality, reference
-from sodec.models import SD21_TINY, TINY, SodecModel
+from sodec.models import SD21_TINY, TINY, SodecModel, ops
 from sodec.models.prepare import prepare
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -408,6 +409,29 @@ def test_networks_give_the_same_with_all_kernels(config, monkeypatch):
     assert (decoded("triton,guided_attention=torch") - plain).abs().max() < 1e-4  # that one serves no float32
     of_both = {"bias_act", "channel_norm_act"}
     assert launched == (of_both if config.sizes is None else set(dispatch.KERNELS) - {"guided_attention"})
+
+
+class Adapted(nn.Module):
+    """A convolution as LoRA wraps it: it has the weights of the inner one, and gives something else."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.weight, self.bias = inner, inner.weight, inner.bias
+
+    def forward(self, x):
+        return 2 * self.inner(x)
+
+
+@needs_triton
+def test_a_layer_that_training_has_wrapped_is_called(monkeypatch):
+    monkeypatch.setenv("SODEC_KERNELS", "triton")
+    layer = Adapted(nn.Conv2d(4, 4, 3, padding=1).to(DEVICE))
+    x, norm = image(1, 4, 5, 6, dtype=torch.float32), nn.GroupNorm(2, 4).to(DEVICE)
+    with torch.inference_mode():
+        plain = layer(x)
+        assert torch.equal(ops.conv(layer, x, residual=x), x + plain)
+        wanted = reference.group_norm_silu(plain, 2, norm.weight, norm.bias, norm.eps, True)
+        assert torch.allclose(ops.conv_group_norm(layer, x, norm), wanted, atol=1e-6)
 
 
 @pytest.mark.skipif(not legality.has_triton(), reason="triton is not installed")
