@@ -87,11 +87,11 @@ def channels_last(x: Tensor) -> Tensor:
 def conv_group_norm(layer: nn.Conv2d, x: Tensor, norm: nn.GroupNorm) -> Tensor:
     """silu(norm(layer(x))); the kernel adds the layer's bias on its way."""
     if _leaves_bias("group_norm_silu", layer, x, norm.weight, norm.bias):
-        y = channels_last(without_bias(layer, x))
+        y: Tensor = channels_last(without_bias(layer, x))
         return dispatch.group_norm_silu(
             y, norm.num_groups, norm.weight, norm.bias, norm.eps, silu=True, before=layer.bias
         )  # fmt: skip
-    y: Tensor = layer(x)
+    y = layer(x)
     del x  # where nobody else holds it, its memory is the norm's
     return group_norm(y, norm, silu=True)
 
