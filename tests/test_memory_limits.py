@@ -190,3 +190,18 @@ def test_too_few_addresses_for_torch_are_one_line(tmp_path, gigabytes):
     assert done.stderr.startswith("sodec: ")
     assert done.stderr.count("\n") == 1
     assert "ulimit -v" in done.stderr or "memory does not suffice" in done.stderr
+
+
+def test_freed_memory_is_kept_where_there_is_plenty(monkeypatch):
+    """And given back at once where there is little."""
+    asked = []
+    monkeypatch.setattr(memory, "_mallopt", lambda: lambda option, value: asked.append((option, value)))
+    monkeypatch.setattr(memory, "_of_machine", lambda: memory.SHORT)
+    memory.keep_freed()
+    assert asked == [(memory.M_MMAP_THRESHOLD, 1 << 25), (memory.M_TRIM_THRESHOLD, memory.KEPT)]
+    asked.clear()
+    monkeypatch.setattr(memory, "_of_machine", lambda: memory.SHORT - 1)
+    memory.keep_freed()
+    assert asked == [(memory.M_MMAP_THRESHOLD, memory.MAPPED_FROM), (memory.M_TRIM_THRESHOLD, memory.MAPPED_FROM)]
+    monkeypatch.setattr(memory, "_mallopt", lambda: None)  # elsewhere than with glibc
+    memory.keep_freed()

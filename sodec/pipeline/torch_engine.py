@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import _native
+from .. import _native, memory
 from ..entropy import MAX_VALUE
 from ..errors import DeviceError
 from ..models import device_noise
@@ -80,6 +80,8 @@ class TorchEngine(Engine):
         self.prepared, self.model = prepared, prepared.model
         self.device, self.dtype = prepared.device, prepared.dtype
         self.on_cuda = self.device.type == "cuda"
+        if self.device.type == "cpu":
+            memory.keep_freed()
         self.batch_pixels, self.coders = (BATCH_PIXELS, CODERS) if self.on_cuda else (0, 0)
         self._memory = _Memory()
         self._qualities: dict[float, Tensor] = {}
