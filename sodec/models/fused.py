@@ -103,7 +103,7 @@ class FusedConv2d(nn.Module):
 class FusedNorm(nn.Module):
     """The layer norm `norm` over the channels of each position, then SiLU, of bfloat16: native code.
 
-    Of 40 channels of 480x272 it takes 0.6 ms on two cores, and PyTorch's norm and SiLU 6.
+    Of 40 channels of 480x272 it takes 3.1 ms of one core, and PyTorch's norm and SiLU 11.9.
     """
 
     def __init__(self, norm: nn.LayerNorm) -> None:
