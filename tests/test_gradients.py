@@ -12,8 +12,9 @@ from torch import nn
 pytest.importorskip("compressai", reason="needs the extra 'train'")
 
 from sodec.train import optimise
+from sodec.train.adversary import RAMP, SHARE, Adversary
 from sodec.train.optimise import Gradients
-from sodec.train.stages import Batch, Outcome
+from sodec.train.stages import Batch, Judged, Outcome
 
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -73,3 +74,56 @@ def test_a_replayed_step_leaves_the_gradients_of_its_own_batch(monkeypatch):
 @on_a_gpu
 def test_a_graph_gives_the_gradients_of_its_batch():
     same(taken(True, "cuda"), taken(False, "cuda"))
+
+
+class OneRatio(Adversary):
+    """An adversary that learns nothing."""
+
+    def __init__(self):
+        self.critic = SimpleNamespace(ratio=torch.ones(()), steps=torch.zeros(()))
+
+    def learn(self, x, decoded, y_hat):
+        self.critic.steps += 1
+        return torch.zeros(())
+
+
+def test_the_critics_gradient_gets_its_share_whatever_its_size():
+    """Ten times the loss of the critic changes nothing, once the running ratio has settled."""
+    torch.manual_seed(0)
+    found = []
+    for factor in (1.0, 10.0):
+        weight = torch.nn.Parameter(torch.ones(1, 3, 8, 8))
+
+        def objective(batch, factor=factor, weight=weight):
+            x = batch.x * weight
+            return Outcome((x**2).mean(), {}, x.detach(), x.detach(), Judged(x, [], factor * x.mean()))
+
+        accelerator = SimpleNamespace(clip_grad_norm_=lambda parameters, norm: torch.zeros(()))
+        gradients = Gradients(objective, accelerator, [weight], Batch, graphs=False, adversary=OneRatio())
+        x = torch.full((1, 3, 8, 8), 255, dtype=torch.uint8)
+        gradients(x, torch.ones(1))
+        alone = torch.full_like(weight, 2 / weight.numel())
+        torch.testing.assert_close(weight.grad, alone, rtol=1e-3, atol=0)  # an untaught critic says nothing
+        for _ in range(2 * RAMP):
+            gradients(x, torch.ones(1))
+        found.append(weight.grad.clone())
+    torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=0)
+    torch.testing.assert_close(found[0], alone * (1 + SHARE), rtol=1e-3, atol=0)
+
+
+def test_graphs_that_are_forgotten_take_their_pool_with_them(monkeypatch):
+    """PyTorch can't capture into a pool whose graphs are all gone: the first run on a GPU ended there."""
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
+    pools = []
+    monkeypatch.setattr(optimise, "Captured", lambda function, inputs, pool: pools.append(pool) or (lambda *_: ([],)))
+    gradients = Gradients(torch.nn.Identity(), None, [], Batch, graphs=True)
+    for size in (8, 9):
+        gradients._graphs[torch.Size([1, 3, size, size])] = None
+        gradients.reset()
+    x = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    gradients._names = []
+    for _ in range(2):
+        with pytest.raises(KeyError, match="loss"):
+            gradients(x, torch.ones(1))
+        gradients.reset()
+    assert len({id(pool) for pool in pools}) == 2

@@ -130,3 +130,24 @@ def test_tint_sees_a_shift_of_colour_and_neither_light_nor_speckles():
     assert losses.tint(x + 0.1, x).max() < 1e-6
     speckles = 6 / 255 * torch.randn(2, 3, 64, 64)
     assert losses.tint(x + speckles, x).max() < 1 < losses.colour(x + speckles, x).min()
+
+
+def test_pictures_are_moved_alike():
+    torch.manual_seed(0)
+    x = torch.rand(6, 3, 80, 112)
+    a, b = losses.moved_alike(x, x, 64)
+    assert a.shape == (6, 3, 64, 64)
+    assert torch.equal(a, b)
+    other, _ = losses.moved_alike(x, x, 64)
+    assert not torch.equal(a, other)
+
+
+def test_the_learned_perceptual_term_reaches_the_weights():
+    pytest.importorskip("stlpips_pytorch")
+    x = torch.rand(2, 3, 96, 96, requires_grad=True)
+    loss = losses.make_perceptual(crops=1, size=64)(x, torch.rand(2, 3, 96, 96))
+    assert loss.shape == (1,)
+    loss.sum().backward()
+    assert loss > 0
+    assert torch.isfinite(x.grad).all()
+    assert x.grad.abs().sum() > 0
