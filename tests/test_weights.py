@@ -272,9 +272,9 @@ def test_tensors_of_other_dtypes_or_not_finite_are_named(tmp_path, name, value, 
 )
 def test_codings_that_break_a_rule_are_named(tmp_path, monkeypatch, name, value, message):
     bundle = write_weights(tmp_path / "a")
-    arrays = weights.saving._coding_arrays(bundle.coding)
+    arrays = weights.saving.coding_arrays(bundle.coding)
     arrays[name] = np.ascontiguousarray(value(arrays[name]))
-    monkeypatch.setattr(weights.saving, "_coding_arrays", lambda coding: arrays)
+    monkeypatch.setattr(weights.saving, "coding_arrays", lambda coding: arrays)
     altered = weights.write(tmp_path / "b", bundle.config, bundle.coding, bundle.tensors())
     with pytest.raises(WeightsError, match=re.escape(message)):
         altered.coding.scale_network  # noqa: B018
