@@ -190,7 +190,7 @@ class State:
                 self.crops = saved["random"][own]["crops"]
             self.frozen = bool(saved["frozen"])
             self.trained, self.step, self.spent = set(saved["touched"]), int(saved["step"]), float(saved["spent"])
-            self.coding = saved["coding"]
+            self.coding = saved.get("coding")
         except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
             raise TrainingError(f"training can't go on from {self.path}: {type(error).__name__}: {error}") from None
 
