@@ -17,9 +17,9 @@ ALIVE = 3  # tensors at once where a part is widest: input, normalised input, ou
 # Encoding takes, beside the tensors of its widest level, a float32 picture and copies of it, and the coder's arrays, by
 # pixels; and what the first run of the networks takes. tests/test_memory.py compares the estimate with peaks.
 ENCODING_BYTES, FIRST_RUN, FIRST_RUN_WEIGHTS = 30, 20_000_000, 4_000_000
-# Decoding likewise; its convolutions hold their weights a second time, in oneDNN's order. Peaks vary by 12 MB between
-# runs.
-DECODING_BYTES, DECODER_FIRST_RUN = 22, 56_000_000
+# Decoding likewise. The convolutions of `lite` hold their weights a second time, in oneDNN's order; peaks vary by 12 MB
+# between runs.
+DECODING_BYTES, DECODER_FIRST_RUN, PACKED_WEIGHTS = 22, 42_000_000, 14_000_000
 
 
 def decoding_bytes(config: ModelConfig, dtype: Any, height: int, width: int) -> int:
@@ -33,7 +33,8 @@ def decoding_bytes(config: ModelConfig, dtype: Any, height: int, width: int) -> 
     if config.sizes is None:  # D_a's features are kept until they have guided the others
         values += sum(wide / scale**2 for wide, scale in zip(config.fidelity, (16, 8, 4), strict=True))
     values += ALIVE * 3  # both pictures, and one of them in float32
-    return int(DECODER_FIRST_RUN + round((DECODING_BYTES + values * dtype.itemsize) * height * width))
+    fixed = DECODER_FIRST_RUN + (PACKED_WEIGHTS if config.sizes is None else 0)
+    return int(fixed + round((DECODING_BYTES + values * dtype.itemsize) * height * width))
 
 
 def read_ahead_bytes(y_channels: int, tiles: Box, window: int) -> int:
