@@ -84,9 +84,6 @@ class State:
         self.crops: Any = None
         if saved is not None:
             self._resume(saved)
-        if self.frozen:
-            for norm in self.norms.values():
-                norm.eval()
         if options.compiled:
             for name in self.parts.names():
                 self.parts.part(name).compile()
@@ -189,6 +186,9 @@ class State:
                 torch.set_rng_state(saved["random"][own]["torch"])
                 self.crops = saved["random"][own]["crops"]
             self.frozen = bool(saved["frozen"])
+            if self.frozen:
+                for norm in self.norms.values():
+                    norm.eval()
             self.trained, self.step, self.spent = set(saved["touched"]), int(saved["step"]), float(saved["spent"])
             self.coding = saved.get("coding")
         except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
