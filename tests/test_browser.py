@@ -177,6 +177,10 @@ def figure(browser, title, label="bytes"):
     )  # fmt: skip
 
 
+def shown_bytes(browser):
+    return int(figure(browser, "sodec").replace(",", ""))
+
+
 def drop(browser, path):
     find(browser, "#drop input[type=file]").send_keys(str(path))
 
@@ -210,8 +214,12 @@ def test_bytes_and_another_rival(page):
     wait(page, lambda: find(page, "#bytes input[type=number]").is_displayed())
     field = find(page, "#bytes input[type=number]")
     field.clear()
-    field.send_keys("700", Keys.ENTER)
-    wait(page, lambda: 600 < int(figure(page, "sodec").replace(",", "")) <= 700)
+    field.send_keys("7")  # below the least: the page shows 500 bytes, and does not lose what is typed next
+    wait(page, lambda: shown_bytes(page) <= 500)
+    field.send_keys("00")
+    wait(page, lambda: 600 < shown_bytes(page) <= 700)
+    field.send_keys("0000", Keys.ENTER)  # above the most
+    wait(page, lambda: 700 < shown_bytes(page) <= 50_000)
     find(page, "#rival input[value=webp]").click()
     wait(page, lambda: figure(page, "WebP"))
     assert not figure(page, "AVIF")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 START_QUALITY, START_BYTES = 25, 5000
 LONGEST_TOKEN = 100
+QUALITIES, BYTES = (1, 100), (500, 50_000)  # ranges of the sliders
 QUEUED = 64  # events that may wait, of all pages
 
 INTRODUCTION = """# sodec
@@ -39,6 +40,12 @@ synthesised**: the picture looks like the photo, it is no evidence of it.
 VIEWER_LINK = """
 [Open a .sodec file in this browser alone](/viewer/), which sends it nowhere.
 """
+# A number that is being typed, as the 7 of 700, or a field that was emptied, is sent as the nearest one that the slider
+# has. The server refuses others, and a page whose event is refused can lose the next one.
+IN_RANGE = f"""(target, quality, count) => {{
+  const within = (value, [low, high]) => Math.min(Math.max(Number(value) || low, low), high);
+  return [target, within(quality, {list(QUALITIES)}), within(count, {list(BYTES)})];
+}}"""
 # Saves a data URI as a file.
 SAVE = """(saved) => {
   if (!saved) return;
@@ -169,10 +176,8 @@ def build(events: Events, viewer: bool = False) -> Any:
                     elem_id="drop",
                 )  # fmt: skip
                 target = gr.Radio(["quality", "bytes"], value="quality", label="Aim for", elem_id="target")
-                quality = gr.Slider(1, 100, START_QUALITY, step=0.5, label="Quality", elem_id="quality")
-                count = gr.Slider(
-                    500, 50_000, START_BYTES, step=100, label="Bytes at most", elem_id="bytes", visible=False
-                )
+                quality = gr.Slider(*QUALITIES, START_QUALITY, step=0.5, label="Quality", elem_id="quality")
+                count = gr.Slider(*BYTES, START_BYTES, step=100, label="Bytes at most", elem_id="bytes", visible=False)
                 rival = gr.Radio(rivals, value=rivals[0][1], label="Beside it, at equal bytes", elem_id="rival")
                 with gr.Row():
                     save_stream = gr.Button("Save .sodec", elem_id="save-stream", min_width=100, size="md")
@@ -187,6 +192,7 @@ def build(events: Events, viewer: bool = False) -> Any:
             "fn": events.code,
             "inputs": [target, quality, count],
             "outputs": [problem, shown],
+            "js": IN_RANGE,
             **queue,
         }
         compared: dict[str, Any] = {
