@@ -1,117 +1,37 @@
-"""The page that decodes streams in a browser: its command, pixels, errors, and what it reaches.
+"""The page that decodes streams in a browser: its pixels against Python's, and what it does with them.
 
 pytest tests/test_viewer.py -s     prints the seconds to the first and to the full picture
 """
 
 import base64
 import json
-import urllib.error
-import urllib.request
-import zlib
 
 import browser as driven
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
-from safetensors.numpy import load
-from serving import SHARED, Server
+from serving import SHARED
 from viewing import (
     LEVELS,
-    LISTEN,
     MODES,
     TESTS,
     WAIT_S,
     answers,
     chromium,
     codec,
-    drop,
     expected_pixels,
     fresh,
-    inner,
     open_page,
     pixels_of,
     runtime,
     site,
     wait,
-)  # fmt: skip
+)
 
-from sodec.cli import main
-from sodec.errors import MissingPackageError, OutputError, WeightsError
-from sodec.pages import viewer
-from sodec.weights import find, graphs
+from sodec.weights import find
 
 __all__ = ["chromium", "codec", "fresh", "runtime", "site"]  # fixtures
 ISOLATED = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
-
-
-# -- the command
-
-
-def test_the_page_s_own_files_are_complete_and_no_more():
-    files = viewer.page_files()
-    assert {"index.html", "page.js", "sodec-img.js", "worker.js", "format/container.js"} <= files.keys()
-    assert not [name for name in files if "test" in name or name.startswith("node/")]
-
-
-def test_weights_are_those_that_the_graphs_name_and_at_most_20_mb():
-    files = viewer.weights_files(find("lite"))
-    manifest = json.loads(files["weights.json"])
-    listed = [manifest["coding"], *manifest["tensors"], *manifest["graphs"].values()]
-    assert {one["path"] for one in listed} == files.keys() - {"weights.json"}
-    assert all(len(files[one["path"]]) == one["bytes"] for one in listed)
-    assert sum(one["bytes"] for one in listed) <= 20e6
-    for name, graph in manifest["graphs"].items():
-        tensors = {}
-        for part in manifest["tensors"][: graph["tensors"]]:
-            planes = np.frombuffer(zlib.decompress(files[part["path"]]), np.uint8)
-            tensors |= load(planes.reshape(2, -1).T.tobytes())
-        needed = graphs.weights_of(files[f"weights/{name}.onnx"])
-        assert needed
-        assert all(np.array_equal(tensors[tensor], find("lite").tensors()[tensor]) for tensor in needed)
-        assert not [tensor for tensor in tensors if tensor.startswith("analysis.")]
-
-
-def test_without_npm_the_error_says_what_to_do(monkeypatch, tmp_path):
-    monkeypatch.setattr(viewer.shutil, "which", lambda name: None)
-    with pytest.raises(MissingPackageError, match="--onnxruntime"):
-        viewer.assemble(tmp_path / "site", find("lite"))
-    assert not (tmp_path / "site").exists()
-    with pytest.raises(MissingPackageError, match=r"ort\.wasm\.min\.mjs"):
-        viewer.assemble(tmp_path / "site", find("lite"), runtime=tmp_path)
-
-
-def test_nothing_is_overwritten_unasked(tmp_path):
-    (tmp_path / "index.html").write_text("mine")
-    with pytest.raises(OutputError, match=r"index\.html"):
-        viewer.assemble(tmp_path, find("lite"), runtime=tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
-
-
-def test_the_command_writes_the_page_once(runtime, tmp_path):
-    command = ["viewer", str(tmp_path / "site"), "--onnxruntime", str(runtime)]
-    done = CliRunner().invoke(main, command)
-    assert done.exit_code == 0, done.output
-    assert f"weights of lite {find('lite').version}" in done.output
-    site = tmp_path / "site"
-    written = {path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file()}
-    expected = viewer.page_files() | viewer.weights_files(find("lite"))
-    assert written == expected.keys() | {f"onnxruntime/{name}" for name in viewer.RUNTIME_FILES}
-    again = CliRunner().invoke(main, command)
-    assert (again.exit_code, "exists" in again.output) == (2, True)
-    assert CliRunner().invoke(main, [*command, "--overwrite"]).exit_code == 0
-
-
-def test_weights_without_graphs_are_refused():
-    from tiny import folder
-
-    from sodec.weights import resolve
-
-    with pytest.raises(WeightsError, match="export-onnx"):
-        viewer.weights_files(resolve("lite", folder()))
-
-
-# -- in a browser
 
 
 READ_STREAMS = """
@@ -230,32 +150,6 @@ def test_webgpu_gives_the_same_picture_and_where_it_fails_webassembly_does(site,
         assert off.max() <= LEVELS
 
 
-SENTENCES = {
-    "damaged": "The file is damaged or cut short: its checksum does not match.",
-    "short": "The file is damaged or cut short: its checksum does not match.",
-    "empty": "The file is empty.",
-    "text": "This is not a .sodec file: it begins with other bytes.",
-    "png": "This is not a .sodec file: it begins with other bytes.",
-    "unknown": "The file needs the weights 010203, which are not here: this page has lite {fingerprint}.",
-    "large": "The picture is too large: 10000x10000 are 100 million pixels, at most 50 million are taken.",
-    "newer": "The file needs a newer decoder: flag 3 is unknown to version 1 of the format.",
-    "missing": "The file {address}pictures/missing.sodec can't be fetched: the server answers 404.",
-}
-
-
-@pytest.mark.parametrize("name", SENTENCES)
-def test_what_is_wrong_is_said_in_a_sentence_and_the_page_goes_on(chromium, site, name):
-    open_page(chromium, site, name)
-    (said,) = answers(chromium, "sodec-error")
-    sentence = SENTENCES[name].format(fingerprint=find("lite").fingerprint.hex(), address=site.address)
-    assert said["message"] == sentence
-    assert inner(chromium, ".problem") == sentence
-    assert inner(chromium, ".wait") == ""
-    drop(chromium, site, "pixel")
-    answers(chromium, "sodec-header", 1 + (name == "unknown"))
-    wait(chromium, lambda: inner(chromium, ".problem") == "")
-
-
 def test_a_file_can_be_dropped_and_the_picture_saved(chromium, site, codec, tmp_path):
     open_page(chromium, site, "photo")
     answers(chromium, count=len(MODES))
@@ -284,150 +178,3 @@ def test_weights_are_fetched_once(chromium, site):
         answers(chromium, count=len(MODES))
     assert "/weights.json" in site.asked
     assert not [path for path in site.asked if path.startswith("/weights/")]
-
-
-TRY_TO_SEND = """
-const [address, done] = arguments;
-const script = `
-  const sent = new Promise((resolve, reject) => {
-    const request = new XMLHttpRequest();
-    request.open("POST", "${address}xhr");
-    request.onerror = reject;
-    request.onload = resolve;
-    request.send("x");
-  });
-  const fetched = fetch("${address}fetch", {method: "POST", mode: "no-cors", body: "x"});
-  const tried = Promise.allSettled([sent, fetched, import("${address}x.js")]);
-  tried.then((all) => postMessage(all.map(({status}) => status)));`;
-const worker = new Worker(URL.createObjectURL(new Blob([script], {type: "text/javascript"})), {type: "module"});
-const image = new Promise((resolve, reject) => {
-  Object.assign(new Image(), {onload: resolve, onerror: reject, src: `${address}image.png`});
-});
-const page = fetch(`${address}page`, {method: "POST", mode: "no-cors", body: "x"});
-navigator.sendBeacon(`${address}beacon`, "x");
-const ofThePage = Promise.allSettled([image, page]);
-worker.onmessage = async ({data}) => done([...data, ...(await ofThePage).map(({status}) => status)]);
-worker.onerror = () => done(["no worker"]);
-"""
-
-
-def test_the_policy_lets_page_and_worker_send_nothing_anywhere(chromium, site, tmp_path):
-    open_page(chromium, site, "pixel")
-    answers(chromium, count=len(MODES))
-    with Server(tmp_path) as other:
-        assert set(chromium.execute_async_script(TRY_TO_SEND, other.address)) == {"rejected"}
-        assert other.asked == []
-        # Without a policy the same does reach it: the test can fail.
-        (site.folder / "blank.html").write_text("<title>blank</title>")
-        chromium.get(f"{site.address}blank.html")
-        chromium.execute_async_script(TRY_TO_SEND, other.address)
-        assert {"/fetch", "/page", "/image.png", "/beacon"} <= set(other.asked)
-
-
-def test_another_server_s_stream_is_refused_in_a_sentence(chromium, site, tmp_path):
-    with Server(tmp_path) as other:
-        chromium.get(f"{site.address}index.html?src={other.address}x.sodec")
-        wait(chromium, lambda: "is on another server" in chromium.find_element("id", "problem").text)
-        assert other.asked == []
-
-
-@pytest.mark.parametrize(
-    ("source", "sentence"), [("http://", "http:// is not an address."), ("data:,x", "another server")]
-)
-def test_addresses_that_can_t_be_opened_are_refused_in_a_sentence(chromium, site, source, sentence):
-    chromium.get(f"{site.address}index.html?src={source}")
-    wait(chromium, lambda: sentence in chromium.find_element("id", "problem").text)
-
-
-def test_a_name_that_is_no_utf_8_is_an_address_too(chromium, site):
-    open_page(chromium, site, "%25E0")
-    (said,) = answers(chromium, "sodec-error")
-    assert said["message"] == f"The file {site.address}pictures/%E0.sodec can't be fetched: the server answers 404."
-
-
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        (lambda data: None, "The decoder's file /weights/fidelity.packed can't be fetched: the server answers 404."),
-        (lambda data: data[:-1], "The decoder's file /weights/fidelity.packed is damaged, or of other weights than"),
-    ],
-    ids=["missing", "cut short"],
-)
-def test_weights_that_are_not_whole_are_told(chromium, site, change, sentence):
-    """In a fresh browser: the other one has them in its cache."""
-    file = site.folder / "weights/fidelity.packed"
-    original = file.read_bytes()
-    file.unlink()
-    if (changed := change(original)) is not None:
-        file.write_bytes(changed)
-    try:
-        with driven.chromium() as browser:
-            open_page(browser, site, "pixel")
-            (said,) = answers(browser, "sodec-error")
-            assert said["message"].startswith(sentence)
-            file.write_bytes(original)
-            drop(browser, site, "pixel")  # and the next file finds them
-            answers(browser, count=len(MODES))
-    finally:
-        file.write_bytes(original)
-
-
-def test_a_file_beyond_100_mb_is_refused_before_it_is_read(chromium, site):
-    open_page(chromium, site, "pixel")
-    answers(chromium, count=len(MODES))
-    chromium.execute_script(
-        """const file = new File(["x"], "film.mp4");
-           Object.defineProperty(file, "size", {value: 4e9});
-           document.querySelector("sodec-img").open(file);"""
-    )
-    (said,) = answers(chromium, "sodec-error")
-    assert said["message"] == "The file has 4000 MB; at most 100 are taken."
-
-
-# -- served by `sodec ui`
-
-
-@pytest.fixture
-def ui(site, codec):
-    pytest.importorskip("gradio", reason="gradio is not installed: pip install 'sodec[ui]'")
-    from sodec.ui.app import served
-    from sodec.ui.trial import Limits
-
-    with served(codec, host="127.0.0.1", port=None, limits=Limits(), viewer=site.folder) as one:
-        yield one
-
-
-def status(address, **headers):
-    try:
-        with urllib.request.urlopen(urllib.request.Request(address, headers=headers)) as answer:
-            return answer.status
-    except urllib.error.HTTPError as error:
-        return error.code
-
-
-def test_sodec_ui_serves_it_too_with_threads_and_behind_its_guard(chromium, ui, site, codec):
-    chromium.get(ui.address)
-    wait(chromium, lambda: chromium.find_elements("css selector", "a[href='/viewer/']"))
-    script = chromium.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": LISTEN})
-    chromium.get(f"{ui.address}viewer/?src=pictures/grey.sodec")
-    chromium.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", script)
-    assert chromium.execute_script("return crossOriginIsolated")
-    for one in answers(chromium, count=len(MODES)):
-        off = np.abs(pixels_of(one["pixels"]) - expected_pixels(site, codec, "grey", one["mode"]))
-        assert off.max() <= LEVELS
-    (site.folder.parent / "secret.txt").write_text("secret")
-    page = f"{ui.address}viewer/index.html"
-    assert status(page) == 200
-    assert status(page, Host="elsewhere.example") == 403
-    assert status(page, **{"Sec-Fetch-Site": "cross-site"}) == 403
-    for path in ("viewer/../secret.txt", "viewer/%2e%2e/secret.txt", "viewer/..%2fsecret.txt", "viewer/nothing"):
-        assert status(f"{ui.address}{path}") == 404, path
-
-
-def test_without_a_folder_sodec_ui_has_no_viewer(codec):
-    pytest.importorskip("gradio", reason="gradio is not installed: pip install 'sodec[ui]'")
-    from sodec.ui.app import served
-    from sodec.ui.trial import Limits
-
-    with served(codec, host="127.0.0.1", port=None, limits=Limits()) as one:
-        assert status(f"{one.address}viewer/index.html") == 404

@@ -4,6 +4,7 @@ ONNX Runtime's files come from npm once and stay in pytest's cache.
 """
 
 import base64
+import functools
 import io
 from pathlib import Path
 
@@ -34,18 +35,50 @@ def runtime(request):
         pytest.skip(str(error))
 
 
-@pytest.fixture(scope="module")
-def codec():
-    """The codec whose pixels the page must have."""
-    pytest.importorskip("torch")
+@functools.cache
+def float32_codec():
     from sodec.codec import Codec
 
     return Codec("lite", device="cpu", dtype="float32")
 
 
+@pytest.fixture(scope="module")
+def codec():
+    """The codec whose pixels the page must have; one for all files of tests."""
+    pytest.importorskip("torch")
+    return float32_codec()
+
+
 def photo(width, height):
     with Image.open(PHOTO) as picture:
         return picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+
+
+@functools.cache
+def files():
+    """The files that the page is asked to open, by name; written once for all files of tests."""
+    ramp = Image.linear_gradient("L").resize((300, 200))
+    pictures = {
+        "photo": (photo(768, 512), 25),
+        "grey": (photo(300, 200).convert("L"), 40.5),
+        "alpha": (Image.merge("RGBA", (*photo(300, 200).split(), ramp)), 60),
+        "tiles": (photo(1100, 1050), 70),
+        "pixel": (photo(1, 1), 100),
+        "wide": (photo(20_000, 8), 30),
+    }
+    streams = {name: float32_codec().compress(*picture) for name, picture in pictures.items()}
+    good = streams["photo"]
+    field = {"width": 10000, "height": 10000, "quality": 50, "fingerprint": find("lite").fingerprint}
+    return streams | {
+        "damaged": good[:40] + bytes([good[40] ^ 1]) + good[41:],
+        "short": good[:-9],
+        "empty": b"",
+        "text": b"not a picture",
+        "png": PHOTO.read_bytes()[:3000],
+        "unknown": container.write(container.Stream(16, 16, 50, b"\1\2\3", (b"\0\0",))),
+        "large": container.write(container.Stream(**field, payloads=(b"\0",) * 100)),
+        "newer": golden.resealed(good[:3] + b"\x18" + good[4:]),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -57,28 +90,7 @@ def site(tmp_path_factory, runtime, codec):
     viewer.assemble(folder, find("lite"), runtime=runtime)
     pictures = folder / "pictures"
     pictures.mkdir()
-    ramp = Image.linear_gradient("L").resize((300, 200))
-    for name, picture, quality in (
-        ("photo", photo(768, 512), 25),
-        ("grey", photo(300, 200).convert("L"), 40.5),
-        ("alpha", Image.merge("RGBA", (*photo(300, 200).split(), ramp)), 60),
-        ("tiles", photo(1100, 1050), 70),
-        ("pixel", photo(1, 1), 100),
-        ("wide", photo(20_000, 8), 30),
-    ):
-        (pictures / f"{name}.sodec").write_bytes(codec.compress(picture, quality))
-    good = (pictures / "photo.sodec").read_bytes()
-    field = {"width": 10000, "height": 10000, "quality": 50, "fingerprint": find("lite").fingerprint}
-    for name, data in (
-        ("damaged", good[:40] + bytes([good[40] ^ 1]) + good[41:]),
-        ("short", good[:-9]),
-        ("empty", b""),
-        ("text", b"not a picture"),
-        ("png", PHOTO.read_bytes()[:3000]),
-        ("unknown", container.write(container.Stream(16, 16, 50, b"\1\2\3", (b"\0\0",)))),
-        ("large", container.write(container.Stream(**field, payloads=(b"\0",) * 100))),
-        ("newer", golden.resealed(good[:3] + b"\x18" + good[4:])),
-    ):
+    for name, data in files().items():
         (pictures / f"{name}.sodec").write_bytes(data)
     with Server(folder) as one:
         yield one
