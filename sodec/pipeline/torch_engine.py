@@ -16,11 +16,11 @@ from torch import Tensor
 from .. import _native, memory
 from ..entropy import MAX_VALUE
 from ..errors import DeviceError
-from ..models import device_noise
 from ..models.coding import quantise
 from ..models.files import load_model
 from ..models.flow import Flow
 from ..models.graphs import GraphedDecoder
+from ..models.noise import place_noise_on
 from ..models.prepare import Prepared
 from ..weights import Bundle, Coding
 from . import device as devices
@@ -317,7 +317,7 @@ class TorchEngine(Engine):
 
     def place_noise(self, place: tuple[int, ...]) -> Tensor:
         if self.on_cuda:
-            return device_noise.place_noise(*place, device=self.device)[None]
+            return place_noise_on(self.device, *place)[None]
         return super().place_noise(place)
 
     # -- arrays
