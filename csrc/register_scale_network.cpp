@@ -73,26 +73,39 @@ Array<T> argument(const py::array& value, const char* name) {
     return Array<T>(value);
 }
 
-void check_offset(const ScaleNetwork& network, const Array<int32_t>& offset) {
+struct Sides {
+    size_t height, width;
+};
+
+// Height and width of z, whose channels are its first or its last axis, once z and offset fit the network.
+Sides checked_sides(const ScaleNetwork& network, const Array<int16_t>& z, bool channels_first,
+                    const Array<int32_t>& offset) {
+    const auto channels = channels_first ? 0 : 2, rows = channels_first ? 1 : 0, columns = rows + 1;
+    if (z.ndim() != 3 || z.shape(channels) != network.inputs()) {
+        const auto inputs = std::to_string(network.inputs());
+        const auto shape = channels_first ? "(" + inputs + ", h, w)" : "(h, w, " + inputs + ")";
+        throw std::invalid_argument("z is not of the shape " + shape);
+    }
     if (offset.ndim() != 1 || offset.shape(0) != network.outputs()) {
         throw std::invalid_argument("offset is not of the shape (" + std::to_string(network.outputs()) + ",)");
     }
+    constexpr py::ssize_t largest = 1 << 20;
+    if (z.shape(rows) > largest || z.shape(columns) > largest) {
+        throw std::invalid_argument("z is larger than 2^20 on a side");
+    }
+    return {static_cast<size_t>(z.shape(rows)), static_cast<size_t>(z.shape(columns))};
 }
 
 Array<uint8_t> indexes(const ScaleNetwork& network, const py::array& any_z, const py::array& any_offset) {
     const auto z = argument<int16_t>(any_z, "z");
     const auto offset = argument<int32_t>(any_offset, "offset");
-    if (z.ndim() != 3 || z.shape(2) != network.inputs()) {
-        throw std::invalid_argument("z is not of the shape (h, w, " + std::to_string(network.inputs()) + ")");
-    }
-    check_offset(network, offset);
-    if (z.shape(0) > 1 << 20 || z.shape(1) > 1 << 20) throw std::invalid_argument("z is larger than 2^20 on a side");
-    Array<uint8_t> out({z.shape(0) * network.upsample(), z.shape(1) * network.upsample(),
-                        static_cast<py::ssize_t>(network.outputs())});
+    const auto [height, width] = checked_sides(network, z, false, offset);
+    const auto upsample = static_cast<size_t>(network.upsample());
+    Array<uint8_t> out({height * upsample, width * upsample, static_cast<size_t>(network.outputs())});
     uint8_t* to = out.mutable_data();
     {
         const py::gil_scoped_release release;
-        network.indexes(z.data(), static_cast<size_t>(z.shape(0)), static_cast<size_t>(z.shape(1)), offset.data(), to);
+        network.indexes(z.data(), height, width, offset.data(), to);
     }
     return out;
 }
@@ -101,12 +114,7 @@ Array<uint8_t> planes(const ScaleNetwork& network, const py::array& any_z, const
                       size_t columns, uint8_t none) {
     const auto z = argument<int16_t>(any_z, "z");
     const auto offset = argument<int32_t>(any_offset, "offset");
-    if (z.ndim() != 3 || z.shape(0) != network.inputs()) {
-        throw std::invalid_argument("z is not of the shape (" + std::to_string(network.inputs()) + ", h, w)");
-    }
-    check_offset(network, offset);
-    if (z.shape(1) > 1 << 20 || z.shape(2) > 1 << 20) throw std::invalid_argument("z is larger than 2^20 on a side");
-    const auto height = static_cast<size_t>(z.shape(1)), width = static_cast<size_t>(z.shape(2));
+    const auto [height, width] = checked_sides(network, z, true, offset);
     const auto upsample = static_cast<size_t>(network.upsample());
     if (rows > height * upsample || columns > width * upsample) {
         throw std::invalid_argument("z has indexes for " + std::to_string(height * upsample) + " rows and " +
