@@ -326,13 +326,27 @@ def test_no_program_is_started_for_a_picture(tmp_path, monkeypatch):
         picture.load(path)
 
 
-@pytest.mark.parametrize(("start", "package"), [
-    (b"\0\0\0\x18ftypheic\0\0\0\0heic", "pillow-heif"), (b"\xff\x0a" + b"\0" * 20, "pillow-jxl-plugin"),
+@pytest.mark.parametrize(("start", "kind", "package"), [
+    (b"\0\0\0\x18ftypheic\0\0\0\0heic", "HEIF", "pillow-heif"),
+    (b"\xff\x0a" + b"\0" * 20, "JXL", "pillow-jxl-plugin"),
+    (b"\0\0\0\x0cJXL \r\n\x87\n" + b"\0" * 20, "JXL", "pillow-jxl-plugin"),
 ])  # fmt: skip
-def test_a_format_that_needs_a_plugin_names_it(start, package, monkeypatch):
+def test_a_format_that_needs_a_plugin_names_it(start, kind, package, monkeypatch):
     monkeypatch.setattr(opening, "PLUGINS", {})
+    monkeypatch.delitem(Image.OPEN, kind, raising=False)  # where the plugin is installed and an earlier test used it
     with pytest.raises(UnsupportedPictureError, match=f"pip install {package}"):
         picture.load(start + b"\0" * 64)
+
+
+@pytest.mark.parametrize(("raised", "said"), [("broken \n  see the log", "broken"), ("", "ValueError")])
+def test_what_a_plugin_raises_is_shown_in_one_line(raised, said, monkeypatch):
+    def fail(file, name):
+        raise ValueError(raised)
+
+    Image.init()
+    monkeypatch.setitem(Image.OPEN, "QOI", (fail, lambda start: start.startswith(b"qoif")))
+    with pytest.raises(UnsupportedPictureError, match=f"^the picture can't be decoded: {said}$"):
+        picture.load(b"qoif" + bytes(60))
 
 
 def test_one_limit_of_pixels_and_no_warning_of_pillow():

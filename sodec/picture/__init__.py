@@ -237,7 +237,8 @@ def _from_file(file: IO[bytes], name: str, first_frame: bool, metadata: bool, ma
     except MemoryError:
         raise
     except Exception as error:  # plugins raise many kinds on damaged files
-        raise UnsupportedPictureError(f"{name} can't be decoded: {error or type(error).__name__}") from None
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0].strip()
+        raise UnsupportedPictureError(f"{name} can't be decoded: {first_line}") from None
 
 
 def _opened(file: IO[bytes], first_frame: bool, metadata: bool, max_pixels: int) -> Picture:
