@@ -50,7 +50,7 @@ uint64_t xcr0() {
 constexpr bool bit(uint64_t value, int n) { return (value >> n) & 1; }
 
 Processor detect() {
-    Processor detected{{Isa::portable}, false};
+    Processor detected{{Isa::portable}, false, false};
     if (cpuid(0, 0).a < 7) return detected;
     const Registers leaf1 = cpuid(1, 0);
     if (!bit(leaf1.c, 27)) return detected;  // OSXSAVE: without it xgetbv is illegal
@@ -66,15 +66,15 @@ Processor detect() {
     const bool vnni = bit(leaf7.c, 11);
     if (zmm_saved && avx512 && vnni) detected.supported.push_back(Isa::avx512vnni);
     const bool tiles_saved = (saved & 0x60000) == 0x60000;
-    const bool avx512_bf16 = leaf7.a >= 1 && bit(cpuid(7, 1).a, 5);  // leaf 7 says in EAX how many subleaves it has
-    const bool amx_bf16 = bit(leaf7.d, 22);
-    detected.bfloat16 = (zmm_saved && avx512 && avx512_bf16) || (tiles_saved && amx_bf16);
+    const bool bf16 = leaf7.a >= 1 && bit(cpuid(7, 1).a, 5);  // leaf 7 says in EAX how many subleaves it has
+    detected.avx512_bf16 = zmm_saved && avx512 && bf16;
+    detected.amx_bf16 = tiles_saved && bit(leaf7.d, 22);
     return detected;
 }
 
 #else
 
-Processor detect() { return {{Isa::portable}, false}; }
+Processor detect() { return {{Isa::portable}, false, false}; }
 
 #endif
 

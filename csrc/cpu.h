@@ -14,7 +14,11 @@ const char* isa_name(Isa isa);
 
 struct Processor {
     std::vector<Isa> supported;  // by this build, the processor and its operating system; portable first
-    bool bfloat16;               // it has instructions for bf16 (AVX512-BF16 or AMX); else float32 is faster
+    bool avx512_bf16;            // it has the instructions for vectors of bf16
+    bool amx_bf16;               // it has those for matrices of bf16, which are several times faster
+
+    // Whether bf16 is faster than float32.
+    bool bfloat16() const { return avx512_bf16 || amx_bf16; }
 };
 
 const Processor& processor();

@@ -30,16 +30,21 @@ if(SODEC_IS_X86_64 AND NOT SODEC_PORTABLE)
   set(avx2_files rans/decode_avx2.cpp rans/encode_avx2.cpp rans/skip_avx2.cpp scale_network/avx2.cpp)
   set(avx512_files
     norm/avx512.cpp rans/decode_avx512.cpp rans/encode_avx512.cpp rans/skip_avx512.cpp scale_network/avx512vnni.cpp)
+  set(avx512bf16_files winograd/avx512bf16.cpp)
   list(TRANSFORM avx2_files PREPEND "${CMAKE_CURRENT_LIST_DIR}/")
   list(TRANSFORM avx512_files PREPEND "${CMAKE_CURRENT_LIST_DIR}/")
-  list(APPEND SODEC_SOURCES ${avx2_files} ${avx512_files})
+  list(TRANSFORM avx512bf16_files PREPEND "${CMAKE_CURRENT_LIST_DIR}/")
+  list(APPEND SODEC_SOURCES ${avx2_files} ${avx512_files} ${avx512bf16_files})
   if(MSVC)
     set_source_files_properties(${avx2_files} PROPERTIES COMPILE_OPTIONS /arch:AVX2)
-    set_source_files_properties(${avx512_files} PROPERTIES COMPILE_OPTIONS /arch:AVX512)
+    set_source_files_properties(${avx512_files} ${avx512bf16_files} PROPERTIES COMPILE_OPTIONS /arch:AVX512)
   else()
     set_source_files_properties(${avx2_files} PROPERTIES COMPILE_OPTIONS -mavx2)
     # GCC warns of its own _mm512_undefined_epi32 (PR 105593).
-    set_source_files_properties(${avx512_files} PROPERTIES COMPILE_OPTIONS
-      "-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mavx512vnni;$<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>;$<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized>")
+    set(avx512_flags
+      -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni
+      $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized> $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized>)
+    set_source_files_properties(${avx512_files} PROPERTIES COMPILE_OPTIONS "${avx512_flags}")
+    set_source_files_properties(${avx512bf16_files} PROPERTIES COMPILE_OPTIONS "${avx512_flags};-mavx512bf16")
   endif()
 endif()

@@ -17,6 +17,9 @@ def cpu() -> _Cpu:
     The environment variable SODEC_CPU forces one by name; `DeviceError` where it can't be served.
     """
 
+def use_openmp(address: int) -> None:
+    """Work is spread by the OpenMP library that has GOMP_parallel at `address`; 0: by threads of this module."""
+
 def crc32c(data: bytes | bytearray | memoryview) -> int:
     """CRC-32C of `data`: 0xE3069283 for b"123456789"."""
 
@@ -124,6 +127,25 @@ def channel_norm_silu(
     threads: int,
 ) -> None:
     """Layer norm over the channels (1 to 256) of each position, then SiLU: x to out, bfloat16 (positions, channels).
+
+    Raises ValueError where an array has another dtype, shape or layout.
+    """
+
+def has_winograd() -> bool:
+    """Whether `winograd` can run here, and pays: it needs AVX512-BF16, and AMX runs other convolutions faster."""
+
+def winograd(
+    x: npt.NDArray[np.uint16],
+    weights: npt.NDArray[np.uint16],
+    bias: npt.NDArray[np.float32],
+    residual: npt.NDArray[np.uint16] | None,
+    silu: bool,
+    out: npt.NDArray[np.uint16],
+    threads: int,
+) -> None:
+    """A 3x3 convolution, + residual, then SiLU if asked for: x (B, H, W, I) to out (B, H, W, O), bfloat16.
+
+    Weights are (blocks, 16, I/2, 16 group, 2), as `models.winograd.transformed` gives them; bias is (O,).
 
     Raises ValueError where an array has another dtype, shape or layout.
     """

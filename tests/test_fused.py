@@ -4,6 +4,7 @@ pytest tests/test_fused.py
 """
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -57,18 +58,125 @@ def test_one_pass_computes_what_several_compute(inputs, outputs, kernel, stride,
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_upsampling_in_another_order_is_a_pixel_shuffle(dtype):
-    torch.manual_seed(0)
-    layer = frozen(Upsample(12, 5, 3), dtype)
-    noise_layer = frozen(torch.nn.Conv2d(2, 5, 1, bias=False), dtype)
+@pytest.mark.parametrize("one_pass", [fused.FusedConv2d, fused.WinogradConv2d])
+def test_upsampling_in_another_order_is_a_pixel_shuffle(one_pass, dtype):
+    if one_pass is fused.WinogradConv2d and not (dtype == torch.bfloat16 and _native.has_winograd()):
+        pytest.skip("it computes in bfloat16, by AVX512-BF16")
+    layer = frozen(Upsample(12, 20, 3), dtype)
+    noise_layer = frozen(torch.nn.Conv2d(2, 20, 1, bias=False), dtype)
     other = copy.deepcopy(layer)
-    other[0] = fused.FusedConv2d(other[0], doubled=True)
-    x, residual, noise = (torch.randn(2, *shape).to(dtype) for shape in ((12, 4, 3), (5, 8, 6), (2, 8, 6)))
+    other[0] = one_pass(other[0], doubled=True)
+    torch.manual_seed(0)
+    x, residual, noise = (torch.randn(2, *shape).to(dtype) for shape in ((12, 4, 3), (20, 8, 6), (2, 8, 6)))
     with torch.inference_mode():
         for options in ({}, {"silu": True}, {"residual": residual, "noise": noise, "noise_layer": noise_layer}):
             found, expected = (ops.conv(one[0], x, doubled=True, **options) for one in (other, layer))
             assert (found - expected).norm() <= TOLERANCE[dtype] * expected.norm()
         assert (other(x) - layer(x)).norm() <= TOLERANCE[dtype] * layer(x).norm()
+
+
+needs_winograd = pytest.mark.skipif(not _native.has_winograd(), reason="this processor has no AVX512-BF16, or has AMX")
+
+
+@needs_winograd
+@pytest.mark.parametrize("silu", [False, True])
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize(("inputs", "outputs"), [(2, 32), (40, 48), (64, 64), (6, 20), (54, 80), (160, 160), (32, 256)])
+def test_winograd_convolutions(inputs, outputs, residual, silu):
+    layer = frozen(conv(inputs, outputs), torch.float32)
+    one_pass = fused.WinogradConv2d(layer)
+    # One tile and a part of one, several blocks of 30 of them, pictures of a batch in one block
+    for batch, height, width in ((1, 1, 1), (1, 2, 2), (1, 1, 130), (3, 5, 3), (2, 19, 24)):
+        torch.manual_seed(height)
+        x = torch.randn(batch, inputs, height, width).to(torch.bfloat16)
+        other = torch.randn(batch, outputs, height, width).to(torch.bfloat16) if residual else None
+        y = F.conv2d(x.double(), layer.weight.double(), layer.bias.double(), padding=1)
+        y = y + other.double() if residual else y
+        expected = F.silu(y) if silu else y
+        with torch.inference_mode():
+            for given in (x, ops.channels_last(x), F.pad(x, (1, 1, 1, 1))[..., 1:-1, 1:-1]):
+                found = ops.conv(one_pass, given, residual=other, silu=silu)
+                assert found.dtype == torch.bfloat16
+                assert (found - expected).norm() <= TOLERANCE[torch.bfloat16] * expected.norm()
+
+
+@needs_winograd
+@pytest.mark.parametrize("openmp", [True, False])
+def test_winograd_convolutions_are_the_same_of_every_number_of_threads(openmp):
+    one_pass = fused.WinogradConv2d(frozen(conv(64, 80), torch.float32))
+    x = torch.randn(2, 64, 37, 41, generator=torch.manual_seed(0)).to(torch.bfloat16)
+    threads = torch.get_num_threads()
+    if not openmp:
+        _native.use_openmp(0)
+    try:
+        torch.set_num_threads(1)
+        expected = one_pass(x, None, True)
+        for count in (2, 3, 16):
+            torch.set_num_threads(count)
+            assert torch.equal(one_pass(x, None, True), expected)
+            with ThreadPoolExecutor(3) as pool:
+                assert all(
+                    torch.equal(found, expected) for found in pool.map(lambda _: one_pass(x, None, True), range(9))
+                )
+    finally:
+        torch.set_num_threads(threads)
+        fused.share_threads()
+
+
+def test_which_convolutions_winograd_takes(monkeypatch):
+    monkeypatch.setattr(_native, "has_winograd", lambda: True)
+    bfloat16 = torch.bfloat16
+    assert fused.can_transform(conv(40, 48), bfloat16)
+    assert not fused.can_transform(conv(40, 48), torch.float32)
+    for layer in (
+        conv(40, 48, 1), conv(40, 48, 3, 2), conv(41, 48), conv(4, 64), conv(64, 3), conv(64, 112),
+        torch.nn.Conv2d(64, 64, 3), torch.nn.Conv2d(64, 64, 3, padding=2, dilation=2),
+        torch.nn.Conv2d(64, 64, 3, padding=1, groups=2),
+    ):  # fmt: skip
+        assert not fused.can_transform(layer, bfloat16)
+    monkeypatch.setattr(_native, "has_winograd", lambda: False)
+    assert not fused.can_transform(conv(40, 48), bfloat16)
+
+
+def test_transformed_weights_are_exact_where_bfloat16_is():
+    weight = torch.randint(-8, 8, (48, 4, 3, 3), generator=torch.manual_seed(0)).float() * 4
+    found = fused.transformed(weight)
+    assert found.shape == (1, 16, 2, 48, 2)
+    g = torch.tensor([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2.0]]) / 2
+    for output, given in ((0, 0), (17, 3), (47, 2)):
+        assert torch.equal(
+            found[0, :, given // 2, output, given % 2].float().view(4, 4), g @ weight[output, given] @ g.T
+        )
+
+
+@needs_winograd
+def test_broken_arguments_of_winograd_are_named():
+    x, out = np.zeros((1, 4, 5, 8), np.uint16), np.zeros((1, 4, 5, 32), np.uint16)
+    weights, bias = np.zeros((1, 16, 4, 32, 2), np.uint16), np.zeros(32, np.float32)
+    good = {"x": x, "weights": weights, "bias": bias, "residual": None, "silu": False, "out": out, "threads": 1}
+    _native.winograd(**good)
+    for name, given, message in (
+        ("x", x.astype(np.float32), "x must be bfloat16 as uint16"),
+        ("x", x[..., ::2], "x must be bfloat16 as uint16, contiguous"),
+        ("x", x[0], "x must be"),
+        ("x", x[..., :0].copy(), "x must be"),
+        ("x", np.zeros((1, 4, 5, 6), np.uint16), "weights must be"),
+        ("weights", weights[:, :15].copy(), "weights must be"),
+        ("weights", np.zeros((1, 16, 4, 96, 2), np.uint16), "group must be 2 to 5"),
+        ("weights", np.zeros((1, 16, 4, 40, 2), np.uint16), "group must be 2 to 5"),
+        ("weights", np.zeros((2, 16, 4, 32, 2), np.uint16), "outputs must be those of the weights"),
+        ("out", np.zeros((1, 4, 5, 33), np.uint16), "outputs must be those of the weights"),
+        ("out", np.zeros((1, 4, 4, 32), np.uint16), "out must be"),
+        ("bias", bias[:31].copy(), "bias must be float32"),
+        ("bias", bias.astype(np.float64), "bias must be float32"),
+        ("residual", np.zeros((1, 4, 5, 31), np.uint16), "residual must have the shape of out"),
+        ("residual", out.astype(np.int16), "residual must be bfloat16 as uint16"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            _native.winograd(**{**good, name: given})
+    out.flags.writeable = False
+    with pytest.raises(ValueError, match="writeable"):
+        _native.winograd(**good)
 
 
 @pytest.mark.skipif(not fused.can_fuse_norms(torch.bfloat16), reason="this processor has no AVX-512")
@@ -117,6 +225,9 @@ def test_operations_are_counted_the_same():
     residual = torch.zeros(1, 24, 5, 3)
     plain, ours = (count_flops(partial(ops.conv, one, x, residual=residual)) for one in (layer, one_pass))
     assert ours == plain == 2 * 9 * 16 * 24 * 15
+    if _native.has_winograd():
+        one_pass = fused.WinogradConv2d(layer)
+        assert count_flops(partial(ops.conv, one_pass, x.bfloat16(), residual=residual.bfloat16())) == plain
 
 
 def test_copies_compute_the_same():
@@ -126,6 +237,9 @@ def test_copies_compute_the_same():
         other = copy.deepcopy(one_pass)
         assert torch.equal(other(x), one_pass(x))
         assert other.bias is not one_pass.bias
+    if _native.has_winograd():
+        one_pass = fused.WinogradConv2d(layer)
+        assert torch.equal(copy.deepcopy(one_pass)(x.bfloat16()), one_pass(x.bfloat16()))
 
 
 def test_without_the_operators_lite_is_plain(monkeypatch):
@@ -133,7 +247,7 @@ def test_without_the_operators_lite_is_plain(monkeypatch):
     monkeypatch.setattr(_native, "has_channel_norm", lambda: False)
     assert not fused.can_fuse(torch.float32)
     model = prepare(SodecModel(LITE), CPU, torch.bfloat16).model
-    assert not any(isinstance(module, (fused.FusedConv2d, fused.FusedNorm)) for module in model.modules())
+    assert not any(isinstance(module, (fused.OnePassConv2d, fused.FusedNorm)) for module in model.modules())
 
 
 def test_pictures_do_not_depend_on_what_was_decoded_before():

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..models.fused import FusedConv2d
+from ..models.fused import OnePassConv2d
 from .clock import Ceilings
 from .stages import Stage, tensors, without_kernels
 
@@ -39,7 +39,7 @@ def work(stage: Stage, model: nn.Module, limits: Ceilings) -> Work:
     results: list[Tensor] = []
     flops = count_flops(lambda: results.extend(tensors(stage.call())))
     parts = [getattr(model, part) for part in stage.parts]
-    packed = (layer.weight for part in parts for layer in part.modules() if isinstance(layer, FusedConv2d))
+    packed = (layer.weight for part in parts for layer in part.modules() if isinstance(layer, OnePassConv2d))
     weights = sum(map(_bytes, (*packed, *(value for part in parts for value in part.parameters()))))
     activations = sum(map(_bytes, (*stage.inputs, *results)))
     arithmetic, traffic = flops / limits.flops_per_s, (weights + activations) / limits.bytes_per_s
@@ -55,6 +55,7 @@ def count_flops(call: Callable[[], Any]) -> int:
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
         # ... nor for the convolutions of models/fused.py.
         torch.ops.mkldnn._convolution_pointwise: _convolution,
+        torch.ops.sodec.winograd: _winograd,
     })  # fmt: skip
     with counter, without_kernels():
         call()
@@ -70,6 +71,11 @@ def _convolution(x: Any, *shapes: Any, out_shape: Any = None, **kwargs: Any) -> 
     """Before the weights (O, I, k, k) comes a residual, where there is one."""
     weight = next(shape for shape in shapes if tuple(shape) != tuple(out_shape))
     return 2 * int(out_shape[0] * out_shape[2] * out_shape[3]) * int(np.prod(weight))
+
+
+def _winograd(x: Any, weight: Any, bias: Any, *others: Any, out_shape: Any = None, **kwargs: Any) -> int:
+    """Of the convolution that it computes, and not what it saves."""
+    return 2 * 9 * int(x[1]) * int(np.prod(out_shape))
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..kernels import dispatch, legality, reference
-from .fused import FusedConv2d, FusedNorm
+from .fused import FusedNorm, OnePassConv2d
 
 
 def conv(
@@ -28,10 +28,10 @@ def conv(
     noise, noise_layer
         Noise (B, K, ...) of the result's size, and a 1x1 convolution of it; both or neither.
     """
-    if isinstance(layer, FusedConv2d):
+    if isinstance(layer, OnePassConv2d):
         if noise is not None and noise_layer is not None:
             residual = conv(noise_layer, noise, residual=residual)
-        if residual is not None and residual.shape[2:] == (1, 1):  # oneDNN's sum takes it like the result only
+        if residual is not None and residual.shape[2:] == (1, 1):  # sums in one pass take it like the result only
             y = layer(x).add_(residual)
             return F.silu(y, inplace=True) if silu else y
         return layer(x, residual, silu)

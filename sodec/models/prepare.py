@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..kernels import legality
 from .blocks import Centred, CentredBlock, Conv, JoinedLinear, ResBlock, Upsample, joined_linear
-from .fused import FusedConv2d, FusedNorm, can_fuse, can_fuse_norms
+from .fused import FusedConv2d, FusedNorm, WinogradConv2d, can_fuse, can_fuse_norms, can_transform
 from .lite import LatentDecoder
 from .model import SodecModel
 from .sd21 import DiffusionUNet, VaeDecoder
@@ -74,6 +74,9 @@ def prepare(model: SodecModel, device: torch.device, dtype: torch.dtype, *, one_
     log_gain, alphas = model.gain.log_gain.detach().clone(), model.alphas.clone()
     last = model.unet.ends()[1]  # runs in float32
     kept = copy.deepcopy(last)
+    fuses = model.config.sizes is None and device.type == "cpu" and not legality.interpreted() and can_fuse(dtype)
+    if fuses:  # before weights are rounded
+        folds["3x3 convolutions by Winograd's algorithm, by the native module"] = _transform(model, dtype)
     model.to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
     for name, parameter in kept.named_parameters():
         getattr(last, name).data = parameter.to(device).contiguous(
@@ -81,27 +84,42 @@ def prepare(model: SodecModel, device: torch.device, dtype: torch.dtype, *, one_
         )
     model.gain.log_gain.data = log_gain.to(device)
     model.alphas = alphas.to(device)
-    if model.config.sizes is None and device.type == "cpu" and not legality.interpreted():
-        if can_fuse(dtype):
-            folds["convolutions that add and activate as well, by oneDNN"] = _fuse(model)
+    if fuses:
+        folds["convolutions that add and activate as well, by oneDNN"] = _fuse(model)
         if can_fuse_norms(dtype):
             folds["layer norms that activate as well, by the native module"] = _fuse_norms(model)
     return Prepared(model, device, dtype, {name: count for name, count in folds.items() if count})
 
 
+def _transform(model: SodecModel, dtype: torch.dtype) -> int:
+    """lite's 3x3 convolutions, and what follows them, by Winograd's algorithm where that is faster. How many."""
+    count = 0
+    for parent, name, layer in _convolutions(model):
+        if can_transform(layer, dtype):
+            setattr(parent, name, WinogradConv2d(layer, doubled=isinstance(parent, Upsample)))
+            count += 1
+    return count
+
+
 def _fuse(model: SodecModel) -> int:
     """Convolutions with what follows them in place of lite's, where one pass can compute both. How many there were."""
-    in_float32 = model.unet.ends()[1]  # by `conv_in_float32`
     # These are run tile by tile, which differ in size.
     of_tiles = {id(layer) for part in (model.mean, model.context) if part is not None for layer in part.modules()}
     count = 0
-    for parent in list(model.modules()):
-        for name, layer in list(parent.named_children()):
-            if isinstance(layer, Conv) and layer is not in_float32:
-                doubled, packs = isinstance(parent, Upsample), id(layer) not in of_tiles
-                setattr(parent, name, FusedConv2d(layer, doubled=doubled, packs=packs))
-                count += 1
+    for parent, name, layer in _convolutions(model):
+        doubled, packs = isinstance(parent, Upsample), id(layer) not in of_tiles
+        setattr(parent, name, FusedConv2d(layer, doubled=doubled, packs=packs))
+        count += 1
     return count
+
+
+def _convolutions(model: SodecModel) -> list[tuple[nn.Module, str, Conv]]:
+    """Those of lite that follow each other, with the modules that hold them and the names there."""
+    in_float32 = model.unet.ends()[1]  # by `conv_in_float32`
+    return [
+        (parent, name, layer) for parent in model.modules() for name, layer in parent.named_children()
+        if isinstance(layer, Conv) and layer is not in_float32
+    ]  # fmt: skip
 
 
 def _fuse_norms(model: SodecModel) -> int:
