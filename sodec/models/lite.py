@@ -220,9 +220,11 @@ class UNet(nn.Module):
         x32 = self.down_32(self.to_32(x16))
         x32 = self.up_32(self.from_64(self.middle(self.to_64(x32)), residual=x32))
         x16 = self.up_16(self.from_32(x32, residual=x16))
-        x8 = self.up_8(self.from_16(x16[..., :height, :width], residual=x8))
-        # The one step multiplies rounding errors of eps by 1/sqrt(a_t), so eps is never rounded to 16 bits.
-        return conv_in_float32(self.leave, F.silu(x8.float()))
+        x8 = self.from_16(x16[..., :height, :width], residual=x8)
+        *others, last = self.up_8
+        for block in others:
+            x8 = block(x8)
+        return conv_in_float32(self.leave, last(x8, silu=True))
 
     def ends(self) -> tuple[nn.Conv2d, nn.Conv2d]:
         """The first and the last convolution."""

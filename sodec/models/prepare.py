@@ -94,7 +94,7 @@ def prepare(model: SodecModel, device: torch.device, dtype: torch.dtype, *, one_
 def _transform(model: SodecModel, dtype: torch.dtype) -> int:
     """lite's 3x3 convolutions, and what follows them, by Winograd's algorithm where that is faster. How many."""
     count = 0
-    for parent, name, layer in _convolutions(model):
+    for parent, name, layer in [*_convolutions(model), (model.unet, "leave", model.unet.ends()[1])]:
         if can_transform(layer, dtype):
             setattr(parent, name, WinogradConv2d(layer, doubled=isinstance(parent, Upsample)))
             count += 1
