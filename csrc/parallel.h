@@ -26,7 +26,7 @@ void side_by_side(size_t count, const Each& each) {
     struct Team {
         const Each& each;
         const size_t count;
-        std::atomic<size_t> next{0};
+        std::atomic<size_t> next;
         std::mutex mutex;
         std::exception_ptr error;
 
@@ -41,7 +41,7 @@ void side_by_side(size_t count, const Each& each) {
             }
         }
     };
-    Team team{each, count};
+    Team team{each, count, {0}, {}, {}};
     if (count < 2) {
         team.work();
     } else if (const OpenMpParallel parallel = openmp_parallel) {

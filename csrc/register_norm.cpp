@@ -22,8 +22,8 @@ bool has_channel_norm() {
 #endif
 }
 
-void channel_norm_silu(const py::array& x, const py::array& weight, const py::array& bias, float eps, py::array& out,
-                       size_t threads) {
+void channel_norm_silu(const py::array& x, const py::array& weight, const py::array& bias, [[maybe_unused]] float eps,
+                       py::array& out, [[maybe_unused]] size_t threads) {
     if (!has_channel_norm()) throw std::invalid_argument("channel_norm_silu needs AVX-512");
     using Halves = py::array_t<uint16_t, py::array::c_style>;
     using Floats = py::array_t<float, py::array::c_style>;

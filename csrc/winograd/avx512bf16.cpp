@@ -103,7 +103,8 @@ void read_tile(const Block& block, const Place& place, int row) {
 // Rows [Rows][inputs] times weights [inputs / 2][16 Group][2], to rows of products that are `stride` apart.
 template <int Rows, int Group>
 void multiply(const uint16_t* rows, int64_t inputs, const uint16_t* weights, float* products, int64_t stride) {
-    static_assert(kTiles % Rows == 0 && Rows * Group + Group + 1 <= 32, "a block has whole groups; sums are in registers");
+    static_assert(kTiles % Rows == 0 && Rows * Group + Group + 1 <= 32,
+                  "a block has whole groups; sums are in registers");
     __m512 sums[Rows][Group];
     for (int r = 0; r < Rows; ++r) {
         for (int g = 0; g < Group; ++g) sums[r][g] = _mm512_setzero_ps();
