@@ -16,8 +16,7 @@ from sodec.stream import container
 
 folder, path = map(Path, sys.argv[1:])
 bundle = weights.find("", folder)
-coding = bundle.coding
-stream = container.read(path.read_bytes())
+coding, stream = bundle.coding, container.read(path.read_bytes())
 (payload,) = stream.payloads  # a larger picture has several tiles of 1,024 pixels, each decoded like this
 rows, columns = -(-stream.height // 16), -(-stream.width // 16)
 
@@ -32,13 +31,15 @@ decoder.finish()
 
 
 def run(graph, **inputs):
-    return onnxruntime.InferenceSession(folder / f"{graph}.onnx").run(None, inputs)[0]
+    session = onnxruntime.InferenceSession(folder / f"{graph}.onnx")
+    return dict(zip([output.name for output in session.get_outputs()], session.run(None, inputs), strict=True))
 
 
 quality = np.array([stream.quality], np.float32)
-y_hat = run("dequantise", symbols=symbols[None].astype(np.int32), z=z[None].astype(np.int32), quality=quality)
-noise = place_noise(bundle.config["noise"], 4 * rows, 4 * columns)[None]  # FORMAT.md, section 7, defines it
-folded = run("decoder", y_hat=y_hat, quality=quality, noise=noise)
+y_hat = run("dequantise", symbols=symbols[None].astype(np.int32), z=z[None].astype(np.int32), quality=quality)["y_hat"]
+fidelity = run("fidelity", y_hat=y_hat, quality=quality)  # the fidelity picture, and features that guide the decoder
+noise = place_noise(bundle.config["noise"], 4 * rows, 4 * columns)[None]  # FORMAT.md, section 8.1, defines it
+folded = run("decoder", y_hat=y_hat, quality=quality, noise=noise, **fidelity)["picture"]
 pixels = folded.reshape(3, 4, 4, 4 * rows, 4 * columns).transpose(3, 1, 4, 2, 0).reshape(16 * rows, 16 * columns, 3)
 pixels = ((pixels + 0.5).clip(0, 1) * 255).round().astype(np.uint8)
 Image.fromarray(pixels[: stream.height, : stream.width]).save(path.with_suffix(".png"))

@@ -1,5 +1,7 @@
 """The page that decodes streams in a browser: what it says of files, addresses and weights that it can't use."""
 
+import time
+
 import browser as driven
 import pytest
 from serving import Server
@@ -21,6 +23,16 @@ SENTENCES = {
     "newer": "The file needs a newer decoder: flag 3 is unknown to version 1 of the format.",
     "missing": "The file {address}pictures/missing.sodec can't be fetched: the server answers 404.",
 }
+
+
+def test_after_an_error_nothing_is_shown_as_loading(site):
+    """In a fresh browser, which goes on loading the decoder for the next file."""
+    with driven.chromium() as browser:
+        open_page(browser, site, "damaged")
+        answers(browser, "sodec-error")
+        wait(browser, lambda: "/weights/decoder.packed" in site.asked)
+        time.sleep(1)
+        assert inner(browser, ".wait") == ""
 
 
 @pytest.mark.parametrize("name", SENTENCES)

@@ -61,6 +61,7 @@ const decoder = {
     worker.addEventListener("message", ({ data }) => {
       // What is loaded serves all who wait.
       const receivers = data.type === "download" ? [...this.waiting.values()] : [this.waiting.get(data.id)];
+      if (data.type === "error" || data.last) this.waiting.delete(data.id);
       for (const receive of receivers) receive?.(data);
     });
     worker.addEventListener("error", (event) => {

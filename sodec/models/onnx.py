@@ -26,6 +26,7 @@ from ..files import exists_error, write_file
 from ..weights import Bundle, graphs
 from ..weights.bundle import Place
 from ..weights.description import DESCRIPTION
+from .blocks import Fidelity
 from .coding import quantise
 from .files import read_model
 from .flow import Flow
@@ -102,28 +103,32 @@ class Dequantise(Graph):
         return (self.model.dequantise(symbols, z.to(self.dtype), quality),)
 
 
-class Fidelity(Graph):
-    """D_a: y_hat to the fidelity picture, folded."""
+class FidelityDecoder(Graph):
+    """D_a: y_hat to the fidelity picture, folded, and the features that guide the rest of the decoder."""
 
-    inputs, outputs = ("y_hat", "quality"), ("fidelity",)
+    inputs, outputs = ("y_hat", "quality"), ("fidelity", "at_16", "at_8", "at_4")
 
     def forward(self, y_hat: Tensor, quality: Tensor) -> Outputs:
-        return (self.model.fidelity(y_hat.to(self.dtype), quality).pixels.float(),)
+        pixels, features = self.model.fidelity(y_hat.to(self.dtype), quality)
+        return (pixels.float(), *(feature.float() for feature in features))
 
 
 class Decoder(Graph):
-    """All of the decoder: y_hat and noise to the final picture and the fidelity picture, both folded."""
+    """The rest of the decoder: y_hat, noise and what D_a gave to the final picture, folded."""
 
-    inputs, outputs = ("y_hat", "quality", "noise"), ("picture", "fidelity")
+    inputs, outputs = ("y_hat", "quality", "noise", *FidelityDecoder.outputs), ("picture",)
 
-    def forward(self, y_hat: Tensor, quality: Tensor, noise: Tensor) -> Outputs:
-        flow = Flow(self.model, y_hat.to(self.dtype), quality, noise=noise.to(self.dtype)).run()
-        return flow.pixels.float(), flow.fidelity.pixels.float()
+    def forward(
+        self, y_hat: Tensor, quality: Tensor, noise: Tensor, fidelity: Tensor, at_16: Tensor, at_8: Tensor, at_4: Tensor
+    ) -> Outputs:
+        y_hat, noise, pixels, *features = (x.to(self.dtype) for x in (y_hat, noise, fidelity, at_16, at_8, at_4))
+        known = Fidelity(pixels, tuple(features))
+        return (Flow(self.model, y_hat, quality, noise=noise, fidelity=known).run().pixels.float(),)
 
 
 PARTS: dict[str, type[Graph]] = {
     "analysis": Analysis, "hyper_analysis": HyperAnalysis, "quantise": Quantise, "dequantise": Dequantise,
-    "fidelity": Fidelity, "decoder": Decoder,
+    "fidelity": FidelityDecoder, "decoder": Decoder,
 }  # fmt: skip
 # Axes of any size. Cells are counted by y; pictures have 16 pixels a cell, z has a quarter of the cells.
 DYNAMIC = {"pixels": (1, 2), "quality": (), "deadzone": ()}
@@ -205,7 +210,7 @@ def samples(model: SodecModel, height: int, width: int) -> dict[str, Tensor]:
         "coded": torch.rand(1, model.config.y_channels, height, width, generator=generator) < 0.8,
         "noise": torch.from_numpy(place_noise(model.config.noise, 4 * height, 4 * width)[None]),
     }
-    for part in (Analysis, HyperAnalysis, Quantise, Dequantise):
+    for part in (Analysis, HyperAnalysis, Quantise, Dequantise, FidelityDecoder):
         outputs = part(model, torch.float32)(*(made[name] for name in part.inputs))
         made |= dict(zip(part.outputs, outputs, strict=True))
     return made

@@ -16,6 +16,7 @@ from . import fitting
 from .engine import Coefficients, Engine, Features, Planes
 
 FOLD = 4  # of the graphs' pictures
+FIDELITY_OUTPUTS = ["fidelity", "at_16", "at_8", "at_4"]  # which the rest of the decoder takes
 FLOAT32 = np.dtype(np.float32)
 READ = 3  # times the files' size is taken for the weights: as they are, in float32, and as ONNX Runtime packs them
 
@@ -48,11 +49,11 @@ class OnnxEngine(Engine):
             self.config, self.device, memory.free(), FLOAT32, width, height, transparent=transparent, keeps_y=keeps_y
         )
 
-    def run(self, graph: str, **inputs: np.ndarray) -> list[Any]:
-        """The outputs of a graph; docs/onnx.md says what each takes and gives."""
+    def run(self, graph: str, outputs: list[str] | None = None, /, **inputs: np.ndarray) -> list[Any]:
+        """All outputs of a graph, or these; docs/onnx.md says what each takes and gives."""
         session = self.session(graph)
         try:
-            return list(session.run(None, inputs))
+            return list(session.run(outputs, inputs))
         except Exception as error:  # ONNX Runtime's have no base of their own
             if memory.is_out_of_memory(error):
                 raise MemoryError(str(error)) from None
@@ -96,13 +97,15 @@ class OnnxEngine(Engine):
         inputs = {"y_hat": features[0], "quality": _number(quality)}
         if fidelity == 1:
             with self.stage("fidelity"):
-                return planes_of(*self.run("fidelity", **inputs))
+                return planes_of(*self.run("fidelity", ["fidelity"], **inputs))
         drawn = self.noise(features[0], noise, corner)
         with self.stage("networks"):
-            full, faithful = self.run("decoder", noise=drawn, **inputs)
+            given = dict(zip(FIDELITY_OUTPUTS, self.run("fidelity", FIDELITY_OUTPUTS, **inputs), strict=True))
+            (full,) = self.run("decoder", noise=drawn, **inputs, **given)
         planes = planes_of(full)
         if fidelity > 0:
-            self.blend(planes.values, planes_of(faithful).values.clip(-0.5, 0.5), np.float32(fidelity), -0.5, 0.5)
+            faithful = planes_of(given["fidelity"]).values.clip(-0.5, 0.5)
+            self.blend(planes.values, faithful, np.float32(fidelity), -0.5, 0.5)
         return planes
 
     # -- arrays

@@ -5,6 +5,7 @@ Those of the bundled models are in the package, without weights, and serve all w
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,7 @@ from ..errors import WeightsError
 from ..extras import require
 from .bundle import BUNDLED, Bundle, bundled_models
 
-FORMAT = 1  # of what the graphs take and give
+FORMAT = 2  # of what the graphs take and give
 SIZES = "sodec.sizes"
 
 
@@ -81,6 +82,8 @@ def session(graph: bytes, tensors: Mapping[str, np.ndarray], threads: int = 1) -
     """ONNX Runtime's session of a graph with these weights."""
     ort = runtime()
     options = ort.SessionOptions()
+    _share_memory(ort)
+    options.add_session_config_entry("session.use_env_allocators", "1")
     options.intra_op_num_threads = threads
     # Waiting threads sleep: with another program on the machine those that spin made a decode 1.3 times as long.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -88,6 +91,17 @@ def session(graph: bytes, tensors: Mapping[str, np.ndarray], threads: int = 1) -
     names = weights_of(graph)
     options.add_external_initializers(names, [ort.OrtValue.ortvalue_from_numpy(tensors[name]) for name in names])
     return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+@functools.cache
+def _share_memory(ort: Any) -> None:
+    """Lets the sessions of this process work in the same memory, one after another, where each would keep its own.
+
+    ONNX Runtime gives none of it back between runs: decoding 1920x1080 pixels peaked at 0.53 GB, and at 0.39 so.
+    Sessions of other programs in this process are as before, unless they ask for shared memory too.
+    """
+    place = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(place, None)
 
 
 def runtime() -> Any:

@@ -3,8 +3,10 @@
 import { codingFromSafetensors, readSafetensors } from "../format/coding.js";
 import { SodecError } from "../format/errors.js";
 import { forgetOthers, load, readManifest, unpacked } from "./store.js";
+import { CELL, WINDOW } from "./tiles.js";
 
 const MOST_THREADS = 8;
+const KEPT_PIXELS = WINDOW; // of all windows whose fidelity decoder's outputs are kept, at 30 bytes each
 
 /**
  * Features of some cells, (channel, row, column).
@@ -22,6 +24,11 @@ export class Networks {
   #sessions = new Map();
   /** What ONNX Runtime is asked for, one after another: with WebGPU it bears no two at once. @type {Promise<any>} */
   #last = Promise.resolve();
+  /**
+   * What the fidelity decoder gave for the latest windows, which their full pictures begin from; the latest last.
+   * @type {Map<object, {outputs: Tensors, pixels: number}>}
+   */
+  #kept = new Map();
 
   /**
    * @param {URL} base
@@ -74,47 +81,68 @@ export class Networks {
     const zRows = Math.ceil(rows / 4);
     const zColumns = Math.ceil(columns / 4);
     const channels = y.length / (rows * columns);
-    const data = await this.#run("dequantise", {
-      symbols: ["int32", Int32Array.from(y), [1, channels, rows, columns]],
-      z: ["int32", Int32Array.from(z), [1, z.length / (zRows * zColumns), zRows, zColumns]],
-      quality: ["float32", Float32Array.of(quality), [1]],
+    const { y_hat } = await this.#run("dequantise", {
+      symbols: this.#tensor("int32", Int32Array.from(y), channels, rows, columns),
+      z: this.#tensor("int32", Int32Array.from(z), z.length / (zRows * zColumns), zRows, zColumns),
+      quality: new this.ort.Tensor("float32", Float32Array.of(quality), [1]),
     });
-    return { data, channels, rows, columns };
+    return { data: y_hat.data, channels, rows, columns };
   }
 
   /**
+   * The full picture of a window begins from what the fidelity decoder gave for its fidelity picture, if that is kept.
+   *
    * @param {"fidelity" | "full"} mode
+   * @param {object} window the same object for both pictures of a window
    * @param {Latent} latent
    * @param {number} quality
    * @param {(channels: number, rows: number, columns: number) => Float32Array} noise of the window
    * @returns {Promise<Folded>}
    */
-  async paint(mode, { data, channels, rows, columns }, quality, noise) {
-    /** @type {Inputs} */
+  async paint(mode, window, { data, channels, rows, columns }, quality, noise) {
     const inputs = {
-      y_hat: ["float32", data, [1, channels, rows, columns]],
-      quality: ["float32", Float32Array.of(quality), [1]],
+      y_hat: this.#tensor("float32", data, channels, rows, columns),
+      quality: new this.ort.Tensor("float32", Float32Array.of(quality), [1]),
     };
-    if (mode === "full") {
-      const [size, place] = [[NOISE_CHANNELS, 4 * rows, 4 * columns], noise(NOISE_CHANNELS, 4 * rows, 4 * columns)];
-      inputs.noise = ["float32", place, [1, ...size]];
+    const outputs = this.#kept.get(window)?.outputs ?? (await this.#run("fidelity", inputs));
+    const folded = { rows: 4 * rows, columns: 4 * columns };
+    if (mode === "fidelity") {
+      if (this.has("full")) this.#keep(window, outputs, rows * columns * CELL ** 2);
+      return { data: outputs.fidelity.data, ...folded };
     }
-    return { data: await this.#run(GRAPHS[mode], inputs), rows: 4 * rows, columns: 4 * columns };
+    this.#kept.delete(window);
+    const size = /** @type {const} */ ([NOISE_CHANNELS, folded.rows, folded.columns]);
+    const { picture } = await this.#run("decoder", {
+      ...inputs, ...outputs, noise: this.#tensor("float32", noise(...size), ...size),
+    });
+    return { data: picture.data, ...folded };
+  }
+
+  /** Keeps what the fidelity decoder gave, and no more than KEPT_PIXELS of all. @param {object} window @param {Tensors} outputs @param {number} pixels */
+  #keep(window, outputs, pixels) {
+    this.#kept.set(window, { outputs, pixels });
+    let all = [...this.#kept.values()].reduce((sum, one) => sum + one.pixels, 0);
+    for (const [oldest, one] of this.#kept) {
+      if (all <= KEPT_PIXELS) break;
+      this.#kept.delete(oldest);
+      all -= one.pixels;
+    }
+  }
+
+  /** A batch of one. @param {string} type @param {Float32Array | Int32Array} data @param {number[]} size */
+  #tensor(type, data, ...size) {
+    return new this.ort.Tensor(type, data, [1, ...size]);
   }
 
   /**
    * @param {string} name
-   * @param {Inputs} inputs
-   * @returns {Promise<Float32Array>} the first output
+   * @param {Tensors} inputs those that the graph does not take are ignored
+   * @returns {Promise<Tensors>}
    */
   async #run(name, inputs) {
     const session = await this.#session(name);
-    const feeds = Object.fromEntries(
-      session.inputNames.map((/** @type {string} */ input) => [input, new this.ort.Tensor(...inputs[input])]),
-    );
-    const [output] = session.outputNames;
-    const results = await this.#inTurn(() => session.run(feeds, [output]));
-    return results[output].data;
+    const feeds = Object.fromEntries(session.inputNames.map((/** @type {string} */ input) => [input, inputs[input]]));
+    return this.#inTurn(() => session.run(feeds));
   }
 
   /** @param {string} name */
@@ -148,7 +176,7 @@ export class Networks {
 const NOISE_CHANNELS = 4;
 const GRAPHS = { fidelity: "fidelity", full: "decoder" };
 
-/** @typedef {Record<string, [string, Float32Array | Int32Array, number[]]>} Inputs */
+/** ONNX Runtime's tensors by name. @typedef {Record<string, any>} Tensors */
 
 /** Whether there is a GPU; one that the processor imitates is ten times slower than WebAssembly. */
 async function hasWebGpu() {

@@ -42,6 +42,7 @@ export class Picture {
     this.stream = stream;
     this.alpha = alpha;
     this.networks = networks;
+    this.windows = windowRows(stream.width, stream.height);
     this.boxes = tileBoxes(stream).map(({ left, top, width, height }) => {
       return { left: left / CELL, top: top / CELL, right: Math.ceil((left + width) / CELL), bottom: Math.ceil((top + height) / CELL) };
     });
@@ -53,8 +54,8 @@ export class Picture {
    * @returns {AsyncGenerator<Band>}
    */
   async *bands(mode, goOn = () => true) {
-    const { width, height, grey } = this.stream;
-    const rows = windowRows(width, height);
+    const { width, grey } = this.stream;
+    const rows = this.windows;
     const count = rows.length * rows[0].length;
     let done = 0;
     let carried = new Float32Array(0); // what the next row of windows shows too, (row, column, colour)
@@ -84,7 +85,8 @@ export class Picture {
    * @param {import("./tiles.js").Window} window
    * @param {"fidelity" | "full"} mode
    */
-  async #add(band, bandTop, { tile, seen, shown }, mode) {
+  async #add(band, bandTop, window, mode) {
+    const { tile, seen, shown } = window;
     const { width, height, quality } = this.stream;
     const latent = await this.#latent({
       left: seen.left / CELL, top: seen.top / CELL, right: seen.right / CELL, bottom: seen.bottom / CELL,
@@ -92,7 +94,7 @@ export class Picture {
     const noise = (/** @type {number[]} */ ...[channels, rows, columns]) => {
       return placeNoise(channels, rows, columns, seen.top / FOLD, seen.left / FOLD);
     };
-    const { data, rows, columns } = await this.networks.paint(mode, latent, quality, noise);
+    const { data, rows, columns } = await this.networks.paint(mode, window, latent, quality, noise);
     const down = ramp(tile.top, tile.bottom, shown.top, shown.bottom, padded(height));
     const across = ramp(tile.left, tile.right, shown.left, shown.right, padded(width));
     const plane = rows * columns;

@@ -1,6 +1,7 @@
 /** What surrounds the networks: noise against exact integers, and windows whose ramps add up to one. */
 
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { deflateSync } from "node:zlib";
@@ -8,6 +9,7 @@ import { deflateSync } from "node:zlib";
 import { codingFromJson } from "../format/coding.js";
 import { read } from "../format/container.js";
 import { readSections } from "../format/sections.js";
+import { Networks } from "../networks/networks.js";
 import { Picture } from "../networks/picture.js";
 import { placeNoise } from "../networks/noise.js";
 import { unpacked } from "../networks/store.js";
@@ -77,7 +79,7 @@ async function flatPicture(name) {
     manifest: { fingerprint: "010203", model: "flat" },
     coding: Promise.resolve(codingFromJson(JSON.parse(readFileSync(new URL("model.json", GOLDEN), "utf8")))),
     dequantise: async (/** @type {any} */ { y, rows, columns }) => ({ data: Float32Array.from(y), channels: 4, rows, columns }),
-    paint: async (/** @type {string} */ _, /** @type {any} */ { rows, columns }) => {
+    paint: async (/** @type {string} */ _, /** @type {object} */ window, /** @type {any} */ { rows, columns }) => {
       const data = [0.1, 0.2, -2].flatMap((value) => new Array(FOLD * 16 * rows * columns).fill(value));
       return { data: Float32Array.from(data), rows: 4 * rows, columns: 4 * columns };
     },
@@ -117,6 +119,63 @@ test("messages are read between windows, and a picture can be stopped there", as
   assert.deepEqual(await joined(bands), []);
   clearInterval(timer);
   assert.deepEqual(shares, [[1, true]]);
+});
+
+/** Networks with graphs that do nothing, and a list of the graphs that they have run. */
+function recordedNetworks() {
+  /** @type {string[]} */
+  const ran = [];
+  const graphs = Object.fromEntries(["fidelity", "decoder"].map((name) => {
+    return [name, { path: name, bytes: name.length, sha256: createHash("sha256").update(name).digest("hex"), tensors: 0 }];
+  }));
+  const ort = {
+    Tensor: class {
+      /** @param {string} type @param {any} data @param {number[]} dims */
+      constructor(type, data, dims) {
+        Object.assign(this, { type, data, dims });
+      }
+    },
+    InferenceSession: {
+      create: async (/** @type {Uint8Array} */ graph) => {
+        const name = new TextDecoder().decode(graph);
+        const run = async (/** @type {Record<string, any>} */ feeds) => {
+          ran.push(name);
+          if (name === "fidelity") return { fidelity: { data: feeds.y_hat.data }, at_16: { data: [16] } };
+          return { picture: { data: [feeds.at_16.data[0], ...feeds.noise.data.subarray(0, 1)] } };
+        };
+        return { inputNames: name === "fidelity" ? ["y_hat"] : ["y_hat", "noise", "at_16"], run };
+      },
+    },
+  };
+  globalThis.fetch = async (url) => new Response(new URL(String(url)).pathname.slice(1));
+  const manifest = /** @type {any} */ ({ coding: graphs.fidelity, tensors: [], graphs });
+  return { networks: new Networks(new URL("https://page.example/"), manifest, ort, "wasm", () => {}), ran };
+}
+
+const noise = (/** @type {number[]} */ ...size) => new Float32Array(size.reduce((product, side) => product * side)).fill(7);
+
+test("the full picture begins from what the fidelity picture has computed", async () => {
+  const { networks, ran } = recordedNetworks();
+  const [window, other] = [{}, {}];
+  const latent = { data: Float32Array.of(1, 2), channels: 1, rows: 1, columns: 2 };
+  const faithful = await networks.paint("fidelity", window, latent, 50, noise);
+  assert.deepEqual([...faithful.data, faithful.rows, faithful.columns], [1, 2, 4, 8]);
+  assert.deepEqual([...(await networks.paint("full", window, latent, 50, noise)).data], [16, 7]);
+  assert.deepEqual(ran, ["fidelity", "decoder"]);
+  await networks.paint("full", window, latent, 50, noise); // what was kept is used once
+  await networks.paint("full", other, latent, 50, noise);
+  assert.deepEqual(ran.slice(2), ["fidelity", "decoder", "fidelity", "decoder"]);
+});
+
+test("what is kept for full pictures has no more pixels than one window", async () => {
+  const { networks, ran } = recordedNetworks();
+  const [rows, columns] = [64, Math.floor(WINDOW / 3 / 16 / 16 / 64)];
+  const latent = { data: new Float32Array(rows * columns), channels: 1, rows, columns };
+  const windows = [{}, {}, {}, {}];
+  for (const window of windows) await networks.paint("fidelity", window, latent, 50, noise);
+  ran.length = 0;
+  for (const window of windows) await networks.paint("full", window, latent, 50, noise);
+  assert.deepEqual(ran, ["fidelity", "decoder", "decoder", "decoder", "decoder"]);
 });
 
 test("a picture of another coding is refused by name", () => {
