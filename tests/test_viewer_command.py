@@ -1,6 +1,7 @@
 """`sodec viewer`: the folder that it writes, and its errors."""
 
 import json
+import shutil
 import zlib
 
 import numpy as np
@@ -69,6 +70,26 @@ def test_the_command_writes_the_page_once(runtime, tmp_path):
     again = CliRunner().invoke(main, command)
     assert (again.exit_code, "exists" in again.output) == (2, True)
     assert CliRunner().invoke(main, [*command, "--overwrite"]).exit_code == 0
+
+
+def test_graphs_that_name_files_of_weights_are_not_used(tmp_path):
+    """A browser has no such files; those of the package serve all weights of the same sizes."""
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed (extra: onnx)")
+    from tiny import folder
+
+    from sodec.models.onnx import export
+    from sodec.weights import resolve
+
+    lite = shutil.copytree(find("lite").folder, tmp_path / "lite", ignore=shutil.ignore_patterns("*.onnx"))
+    export(find("", folder()), tmp_path / "tiny")
+    assert viewer.weights_files(resolve("lite", lite)) == viewer.weights_files(find("lite"))
+    with pytest.raises(WeightsError, match="--without-weights"):
+        viewer.weights_files(resolve("lite", tmp_path / "tiny"))
+    export(find("", folder()), tmp_path / "tiny", with_weights=False, overwrite=True)
+    assert "weights/decoder.onnx" in viewer.weights_files(resolve("lite", tmp_path / "tiny"))
+    (tmp_path / "tiny/decoder.onnx").unlink()
+    with pytest.raises(WeightsError, match="has no graph decoder"):
+        viewer.weights_files(resolve("lite", tmp_path / "tiny"))
 
 
 def test_weights_without_graphs_are_refused():

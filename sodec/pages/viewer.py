@@ -98,19 +98,22 @@ def weights_files(bundle: Bundle) -> Files:
     Tensors are in a file for each graph, of those that no graph before it needs: the fidelity picture waits for 6 MB of
     them, the full one for 18.
     """
-    paths = {name: bundle.folder / graphs.file_of(name) for name in GRAPHS}
-    if not all(path.exists() for path in paths.values()):
-        raise WeightsError(f"{bundle.folder} has no ONNX graphs: `sodec export-onnx` writes them")
-    found = {name: path.read_bytes() for name, path in paths.items()}
+    paths = graphs.find(bundle, by_name=True)
+    if missing := [name for name in GRAPHS if name not in paths]:
+        folder_of_graphs = next(iter(paths.values())).parent
+        raise WeightsError(
+            f"{folder_of_graphs} has no graph {missing[0]}: `sodec export-onnx --without-weights` writes it"
+        )
+    found = {name: paths[name].read_bytes() for name in GRAPHS}
     tensors, folder = bundle.tensors(), PurePosixPath("weights")
     files = {str(folder / CODING_FILE): (bundle.folder / CODING_FILE).read_bytes()}
     parts: list[str] = []  # paths of the files of tensors; a graph needs the first so many of them
     counts = {}
     for name, graph in found.items():
         files[str(folder / graphs.file_of(name))] = graph
-        if missing := {tensor: tensors.pop(tensor) for tensor in graphs.weights_of(graph) if tensor in tensors}:
+        if new := {tensor: tensors.pop(tensor) for tensor in graphs.weights_of(graph) if tensor in tensors}:
             parts.append(str(folder / f"{name}.packed"))
-            files[parts[-1]] = packed(save(missing))
+            files[parts[-1]] = packed(save(new))
         counts[name] = len(parts)
     listed = {path: {"path": path, **_identified(data)} for path, data in files.items()}
     manifest = {

@@ -39,24 +39,28 @@ def properties(bundle: Bundle, float16: bool) -> dict[str, str]:
     return {SIZES: sizes_of(bundle), "sodec.computes": "float16" if float16 else "float32"}
 
 
-def find(bundle: Bundle) -> Mapping[str, Path]:
+def find(bundle: Bundle, *, by_name: bool = False) -> Mapping[str, Path]:
     """The files of the graphs that fit a bundle: its own, or those of a model in the package of the same sizes.
+
+    With `by_name` only graphs that know tensors by name alone, not by their place in a file.
 
     Raises `WeightsError` where there are none.
     """
     for folder in (bundle.folder, *(BUNDLED / name for name in bundled_models())):
         paths = {path.stem: path for path in folder.glob("*.onnx")}
-        if paths and _fit(next(iter(paths.values())), bundle):
+        if paths and _fit(next(iter(paths.values())), bundle, by_name):
             return paths
+    kind, option = ("ONNX graphs without weights", " --without-weights") if by_name else ("ONNX graphs", "")
     raise WeightsError(
-        f"{bundle.folder} has no ONNX graphs, and the package none of these sizes: `sodec export-onnx` makes them, "
-        "or run it by PyTorch"
+        f"{bundle.folder} has no {kind}, and the package none of these sizes: `sodec export-onnx{option}` writes them"
+        + ("" if by_name else ", or run it by PyTorch")
     )
 
 
-def _fit(path: Path, bundle: Bundle) -> bool:
+def _fit(path: Path, bundle: Bundle, by_name: bool) -> bool:
     try:
-        return properties_of(path.read_bytes()).get(SIZES) == sizes_of(bundle)
+        graph = path.read_bytes()
+        return properties_of(graph).get(SIZES) == sizes_of(bundle) and not (by_name and _names_files(graph))
     except (OSError, ValueError):
         return False
 
@@ -110,27 +114,34 @@ def runtime() -> Any:
 
 
 # The fields of ONNX's protocol buffers that are read here.
-MODEL_GRAPH, MODEL_PROPERTY, GRAPH_INITIALIZER, TENSOR_NAME, PROPERTY_KEY, PROPERTY_VALUE = 7, 14, 5, 8, 1, 2
+MODEL_GRAPH, MODEL_PROPERTY, GRAPH_INITIALIZER, TENSOR_NAME, TENSOR_PLACE = 7, 14, 5, 8, 13
+PROPERTY_KEY, PROPERTY_VALUE = 1, 2  # of a graph's properties, and of a tensor's place
 
 
 def weights_of(graph: bytes) -> list[str]:
     """Names of the tensors that a graph needs; ONNX Runtime takes no others. Raises `ValueError` where it is none."""
-    return [
-        bytes(name).decode()
-        for part in _parts(memoryview(graph), MODEL_GRAPH)
-        for tensor in _parts(part, GRAPH_INITIALIZER)
-        for name in _parts(tensor, TENSOR_NAME)
-    ]
+    return [_text(tensor, TENSOR_NAME) for tensor in _tensors(graph)]
+
+
+def _names_files(graph: bytes) -> bool:
+    """Whether tensors are places in files, as `sodec export-onnx` writes them unless it is `--without-weights`."""
+    return any(
+        _text(entry, PROPERTY_KEY) == "offset" for tensor in _tensors(graph) for entry in _parts(tensor, TENSOR_PLACE)
+    )
+
+
+def _tensors(graph: bytes) -> Iterator[memoryview]:
+    return (tensor for part in _parts(memoryview(graph), MODEL_GRAPH) for tensor in _parts(part, GRAPH_INITIALIZER))
 
 
 def properties_of(graph: bytes) -> dict[str, str]:
     """What a graph says of itself, as `properties` had it. Raises `ValueError` where it is none."""
-
-    def text(entry: memoryview, field: int) -> str:
-        return "".join(bytes(part).decode() for part in _parts(entry, field))
-
     entries = _parts(memoryview(graph), MODEL_PROPERTY)
-    return {text(entry, PROPERTY_KEY): text(entry, PROPERTY_VALUE) for entry in entries}
+    return {_text(entry, PROPERTY_KEY): _text(entry, PROPERTY_VALUE) for entry in entries}
+
+
+def _text(data: memoryview, field: int) -> str:
+    return "".join(bytes(part).decode() for part in _parts(data, field))
 
 
 def _parts(data: memoryview, field: int) -> Iterator[memoryview]:
