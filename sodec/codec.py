@@ -244,7 +244,7 @@ class Codec:
         """The picture of a stream, or a list of pictures for a list of streams.
 
         On a CUDA device windows of one size, of several pictures or of a large one, are decoded in batches, while the
-        symbols of the next ones are read; in smaller batches, with one warning, where memory does not suffice. Each
+        symbols of the next ones are read; in smaller batches, with one warning, where there is too little memory. Each
         picture is then the one that it would be alone but for the rounding of the dtype, since libraries may sum in
         another order (on an H200 in bfloat16 at most 2 of 255 away). On a CPU pictures are decoded one after the
         other, and equal those that are decoded alone.
@@ -341,7 +341,7 @@ class Codec:
     @property
     def _torch_engine(self) -> TorchEngine:
         if self.engine.name != "torch":
-            raise DeviceError("the networks themselves can only be had with engine='torch'")
+            raise DeviceError("the networks are PyTorch modules, which only engine='torch' has")
         return cast("TorchEngine", self.engine)
 
     def _read(

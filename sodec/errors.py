@@ -69,7 +69,7 @@ class TrainingError(SodecError, RuntimeError):
 
 
 class MissingPackageError(SodecError, ImportError):
-    """A package of an extra is not installed, or the weights that it fetches can't be had."""
+    """A package of an extra is not installed, or the weights that it fetches can't be fetched."""
 
 
 class DamageWarning(UserWarning):

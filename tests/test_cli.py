@@ -172,7 +172,7 @@ def test_pipes(tmp_path):
         (("compress", "good.sodec", "-o", "x.sodec"), "--recompress"),
         (("compress", "a.png", "good.sodec", "-o", "text.txt"), "need a folder"),
         (("compress", "missing.png", "-o", "no/such/x.sodec"), "missing.png: No such file"),
-        (("decompress", "good.sodec", "-o", "x.sodec"), "would compress once more"),
+        (("decompress", "good.sodec", "-o", "x.sodec"), "would compress it again"),
         (("decompress", "good.sodec", "-o", "good.sodec"), "is the input"),
         (("decompress", "good.sodec", "-o", "a.png"), "a.png exists; --overwrite"),
         (("decompress", "good.sodec", "-o", "x.png", "--scale", "1/2", "--fidelity", 0.5), "does not go with"),

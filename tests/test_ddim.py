@@ -50,5 +50,5 @@ def test_one_step_is_the_codecs(model):
 
 @pytest.mark.parametrize("steps", [0, 1001])
 def test_steps_out_of_range_are_named(model, steps):
-    with pytest.raises(ValueError, match=f"{steps} steps"):
+    with pytest.raises(ValueError, match=rf"steps must be 1 to 1000 .*\(got {steps}\)"):
         ddim(unet_of(model), torch.randn(1, model.config.latent, 4, 4), steps, model.alphas)

@@ -168,7 +168,7 @@ def test_damaged_files_are_named(tmp_path, sources):
     path = sources[0] / "unet" / SUFFIX
     data = path.read_bytes()
     path.write_bytes(data[:-1000])
-    with pytest.raises(WeightsError, match=rf"{len(data) - 1000} bytes, its header promises {len(data)}"):
+    with pytest.raises(WeightsError, match=rf"{len(data) - 1000} bytes, its header says {len(data)}"):
         begin(tmp_path, sources)
     path.write_bytes(data[:100])
     with pytest.raises(WeightsError, match="ends within its header"):

@@ -47,9 +47,9 @@ FilePath = click.Path(path_type=Path, dir_okay=False)
               help="Sizes at which stages are timed.")  # fmt: skip
 @click.option("--growth", "growth_sizes", default="256x256,512x512,768x512,1024x1024,2048x2048,4096x4096",
               show_default=True, callback=_sizes,
-              help='Sizes of the growth of time and memory; "" leaves it out.')  # fmt: skip
+              help='Sizes at which the growth of time and memory is measured; "" leaves it out.')  # fmt: skip
 @click.option("--budget", type=click.FloatRange(0), default=2.0, show_default=True,
-              help="Seconds of repeats for each figure; there are at least three.")  # fmt: skip
+              help="Seconds for which each measurement is repeated, at least three times.")  # fmt: skip
 @click.option(
     "--json",
     "json_file",
@@ -70,7 +70,7 @@ def bench_command(
     compare: Compare | None = None,
     **model: Any,
 ) -> None:
-    """Measure coding: every stage of decoding beside its floor, and time and memory against the picture's size.
+    """Measure coding: each stage of decoding beside the least time that this machine allows, and growth by size.
 
     \b
       sodec bench --json lite.json --chart lite.png         on the CPU; some minutes on two cores

@@ -59,7 +59,7 @@ class SodecCommand(click.Group):
                 raise
             fail("this command needs PyTorch: pip install 'sodec[torch]'")
         except MemoryError:
-            fail("the memory does not suffice; a smaller --tile takes less")
+            fail("there is not enough memory; a smaller --tile takes less")
         except KeyboardInterrupt:
             click.echo("sodec: stopped", err=True)
             sys.exit(INTERRUPTED)
@@ -76,7 +76,7 @@ def main() -> None:
       sodec info photo.sodec
       sodec demo
 
-    Fine detail, text and faces in a decoded picture are synthesised: it looks like the photo, it is no evidence.
+    Fine detail, text and faces in a decoded picture are synthesised: it looks like the photo, but is no evidence.
     """
 
 
@@ -84,16 +84,16 @@ def main() -> None:
 @click.argument("inputs", type=PathArgument, nargs=-1, required=True)
 @click.option("-o", "--output", help="A file, - for standard output, or a folder for several pictures.")
 @click.option("-q", "--quality", type=float, help="1 (smallest) to 100; 50 unless a target is given.")
-@click.option("--target-bpp", type=float, help="Instead: at most so many bits per pixel.")
-@click.option("--max-bytes", type=ByteCount(), help="Instead: at most so many bytes, as 8000 or 8k.")
-@click.option("--first-frame", is_flag=True, help="Takes the first frame of an animation, which is refused otherwise.")
+@click.option("--target-bpp", type=float, help="The highest quality within so many bits per pixel.")
+@click.option("--max-bytes", type=ByteCount(), help="The highest quality within so many bytes, 8000 or 8k.")
+@click.option("--first-frame", is_flag=True, help="Takes an animation's first frame; else it is refused.")
 @click.option("--metadata", is_flag=True, help="Keeps EXIF and XMP, and an sRGB profile.")
 @click.option("--alpha", type=click.Choice(["lossy", "lossless"]), default="lossy", show_default=True,
               help="lossy: off by at most 4 of 255 where that saves bytes.")  # fmt: skip
-@click.option("--flatten", metavar="COLOUR", help="Puts a transparent picture on this colour, as white or #ffffff.")
+@click.option("--flatten", metavar="COLOUR", help="Replaces transparency by a colour, such as white or #ffffff.")
 @click.option("--max-pixels", type=click.IntRange(1), default=1 << 28, show_default=True,
               help="Refuses pictures of more pixels.")  # fmt: skip
-@click.option("--recompress", is_flag=True, help="Takes .sodec files as pictures, and loses quality once more.")
+@click.option("--recompress", is_flag=True, help="Compresses .sodec files too, whose pictures lose quality once more.")
 @FOLDER_OPTIONS
 @MODEL_OPTIONS
 def compress(inputs: tuple[Path, ...], output: str | None, recompress: bool, **options: Any) -> None:
@@ -113,7 +113,7 @@ def compress(inputs: tuple[Path, ...], output: str | None, recompress: bool, **o
     task = convert.Task(suffixes() | (STREAMS if recompress else set()), ".sodec", **convert.task_options(options))
     sources, target = convert.resolve(inputs, output, STREAMS)
     if not recompress and (streams := [path for path in sources if path.suffix.lower() in STREAMS]):
-        raise OutputError(f"{streams[0]} is compressed already; --recompress compresses what it shows once more")
+        raise OutputError(f"{streams[0]} is a .sodec stream already; --recompress compresses its picture again")
     task.run(sources, target, functools.partial(convert.Compressor, model_of(options), options))
 
 
@@ -133,7 +133,7 @@ def compress(inputs: tuple[Path, ...], output: str | None, recompress: bool, **o
               help="Format of a folder's files and of standard output: png, jpg, webp, ...")  # fmt: skip
 @click.option("--output-quality", type=click.IntRange(1, 100), default=95, show_default=True,
               help="Quality of JPEG, WebP and AVIF files that are written.")  # fmt: skip
-@click.option("--flatten", metavar="COLOUR", help="Puts a transparent picture on this colour, as white or #ffffff.")
+@click.option("--flatten", metavar="COLOUR", help="Replaces transparency by a colour, such as white or #ffffff.")
 @LIMIT_OPTIONS
 @FOLDER_OPTIONS
 @MODEL_OPTIONS
@@ -152,11 +152,11 @@ def decompress(inputs: tuple[Path, ...], output: str | None, suffix: str, scale:
     shrunk = float(Fraction(scale))
     checked_view(options["mode"], options["fidelity"], options["region"], shrunk)
     if shrunk < 1 and options["fidelity"] is not None:
-        raise ViewError(f"--scale {scale} is of the fidelity picture; it does not go with --fidelity")
+        raise ViewError(f"--scale {scale} shows the fidelity picture, so it does not go with --fidelity")
     sources, target = convert.resolve(inputs, output, None)
     suffix = target.suffix if target.is_file else f".{suffix.lstrip('.')}"
     if suffix.lower() in STREAMS:
-        raise OutputError(f"{target.path}: decompressing to .sodec would compress once more; copy the file instead")
+        raise OutputError(f"{target.path}: decompressing to .sodec would compress it again; copy the file instead")
     try:
         kind = format_of(suffix)
     except OutputError as error:
@@ -223,8 +223,8 @@ def demo(picture: Path | None, output: Path | None, quality: float, overwrite: b
               help="DINOv2 ViT-B/14: a folder in transformers' layout, or hf:OWNER/NAME@COMMIT.")  # fmt: skip
 @click.option("-o", "--output", type=PathArgument, required=True, help="Folder of weights, for sodec train --start.")
 @click.option("--prediction", type=click.Choice(["epsilon"]), help="What the UNet predicts, if no file says it.")
-@click.option("--sha256", multiple=True, help="A sum that a weights file may have; others are refused. Several times.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the parts that are drawn at random.")
+@click.option("--sha256", multiple=True, help="Accepts only files with this SHA-256. Can be repeated.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of parts that start from random weights.")
 def init(model: str, output: Path, **options: Any) -> None:
     """Assemble a starting MODEL from public checkpoints. It has to be trained before it codes well.
 

@@ -14,13 +14,13 @@ from .options import DEVICE, MODEL, WEIGHTS
 @click.argument("pictures", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The page, HTML.")
 @click.option("--against", default="avif,webp", show_default=True, callback=listed(str),
-              help="avif, webp, jpeg, jxl, heic, or a .py file with settings, encode and decode.")  # fmt: skip
+              help="avif, webp, jpeg, jxl, heic, or a .py file that defines settings, encode and decode.")  # fmt: skip
 @click.option("-q", "--quality", "qualities", default="10,50", show_default=True, callback=listed(float),
               help="Qualities of sodec, 1 to 100, with commas between several.")  # fmt: skip
 @click.option("--metrics", default="psnr,ms_ssim", show_default=True, callback=listed(str, METRIC_NAMES),
               help=f"Some of {', '.join(METRIC_NAMES)}.")  # fmt: skip
 @click.option("--show", "side", default=1280, show_default=True, type=click.IntRange(16),
-              help="Of a larger picture the page shows the middle, at most so many pixels wide and high.")  # fmt: skip
+              help="Side in pixels of what the page shows at most: the middle of a larger picture.")  # fmt: skip
 @MODEL
 @WEIGHTS
 @DEVICE

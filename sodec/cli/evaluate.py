@@ -58,9 +58,9 @@ def listed(of: type[float] | type[str], choices: Sequence[str] = ()) -> Callable
 @click.option("--fidelity", is_flag=True, help="Also measure sodec's fidelity picture, as a codec of its own.")
 @click.option("--against", default="avif,webp,jpeg", show_default=True, callback=listed(str),
               help="avif, webp, jpeg, jxl, heic, a model of CompressAI's (mbt2018-mean, or mbt2018-mean=FOLDER of "
-                   "weights), or a .py file with settings, encode and decode.")  # fmt: skip
+                   "weights), or a .py file that defines settings, encode and decode.")  # fmt: skip
 @click.option("--reuse", type=click.Path(path_type=Path, dir_okay=False, exists=True),
-              help="rows.json of an earlier run, whose codecs are not run again.")  # fmt: skip
+              help="rows.json of an earlier run: the codecs in it are not run again.")  # fmt: skip
 @click.option("--qualities", default="1,10,25,40,50,60,80,100", show_default=True, callback=listed(float),
               help="Qualities of sodec, 1 to 100.")  # fmt: skip
 @click.option("--metrics", default="psnr,ms_ssim,st_lpips,hatching", show_default=True,
@@ -73,9 +73,9 @@ def listed(of: type[float] | type[str], choices: Sequence[str] = ()) -> Callable
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False),
               help="Folder for rows.json, report.md, curves and the contact sheet.")  # fmt: skip
 @click.option("--html", "page", type=click.Path(path_type=Path, dir_okay=False),
-              help="One page with curves, tables and pictures under a divider, for any browser.")  # fmt: skip
+              help="Also write one HTML page with curves, tables, and pictures that a line divides.")  # fmt: skip
 @click.option("--sheet", "sheet_pictures", default=4, show_default=True, type=click.IntRange(0),
-              help="So many pictures, the first ones, are on the contact sheet and the page.")  # fmt: skip
+              help="Number of pictures, from the first, on the contact sheet and the page.")  # fmt: skip
 @click.option(
     "--threads",
     default=1,

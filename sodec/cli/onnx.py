@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @WEIGHTS
 @click.option("--float16", is_flag=True, help="The networks compute in float16; inputs and outputs stay float32.")
 @click.option("--without-weights", is_flag=True,
-              help="Writes graphs alone, which know their tensors by name, and no weights.")  # fmt: skip
+              help="Writes no weights: the graphs refer to tensors by name alone.")  # fmt: skip
 @OVERWRITE
 def export_onnx_command(
     folder: Path, model: str, weights: Path | None, float16: bool, without_weights: bool, overwrite: bool

@@ -20,7 +20,7 @@ Command = Callable[..., Any]
 
 MODEL = click.option("--model", default="lite", show_default=True, help="Name of a bundled model.")
 WEIGHTS = click.option("--weights", type=click.Path(path_type=Path),
-                       help="A folder of weights instead of the bundled ones.")  # fmt: skip
+                       help="A folder of weights, or hf:OWNER/NAME@COMMIT, instead of the bundled ones.")  # fmt: skip
 DEVICE = click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
 ENGINE = click.option("--engine", default="auto", show_default=True,
                       help="What runs the networks: torch, onnx, or auto.")  # fmt: skip

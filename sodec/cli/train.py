@@ -22,24 +22,24 @@ RECIPES = ("all", "picture")
 @click.option("--cache", type=PathArgument, help="Folder of the decoded pixels (default: OUT/pixels).")
 @click.option("--model", default="lite", show_default=True, help="Name of a configuration: lite, tiny, sd21, ...")
 @click.option("--start", type=PathArgument, multiple=True,
-              help="Checkpoint of an earlier stage, or a folder of weights. Several times.")  # fmt: skip
+              help="Checkpoint of an earlier stage, or a folder of weights. Can be repeated.")  # fmt: skip
 @click.option("--steps", type=click.IntRange(1), help="Length in steps; give this or --minutes.")
-@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Length in minutes of this machine.")
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Length in minutes on this machine.")
 @click.option("--max-minutes", type=click.FloatRange(0), default=math.inf,
-              help="Stop after these; the same command goes on (default: no limit).")  # fmt: skip
+              help="Stop after so many minutes; the same command continues (default: no limit).")  # fmt: skip
 @click.option("--batch", type=click.IntRange(1), default=8, show_default=True, help="Crops a step, on each process.")
 @click.option("--size", type=click.IntRange(16), default=128, show_default=True, help="Side of a crop, in pixels.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of everything that is drawn at random.")
-@click.option("--exclude", multiple=True, metavar="NAME", help="File name of a picture to leave out. Several times.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random numbers.")
+@click.option("--exclude", multiple=True, metavar="NAME", help="File name of a picture to leave out. Can be repeated.")
 @click.option("--ema", type=click.FloatRange(0, 1), default=0.998, show_default=True,
               help="Decay of the average of the weights, which is what is exported; 0 keeps none.")  # fmt: skip
-@click.option("--learning-rate", type=float, help="The highest (default: the stage's).")
+@click.option("--learning-rate", type=float, help="The highest learning rate (default: the stage's).")
 @click.option("--final", type=float, help="Share of the learning rate that is left at the end (default: the stage's).")
 @click.option("--lowest", type=click.FloatRange(1, 100), help="Lowest quality drawn at first (default: the stage's).")
-@click.option("--lora", "lora_rank", type=click.IntRange(0), default=0, help="Train the UNet by adapters of this rank.")
+@click.option("--lora", "lora_rank", type=click.IntRange(0), default=0, help="Rank of LoRA adapters for the UNet.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--compile", "compiled", is_flag=True, help="Compile each part by torch.compile.")
-@click.option("--eager", is_flag=True, help="On a GPU, without CUDA graphs.")
+@click.option("--eager", is_flag=True, help="Without CUDA graphs, which a GPU uses by default.")
 @click.option("--tensorboard", is_flag=True, help="Write scalars and pictures to OUT/tensorboard.")
 @THREADS
 def train_command(stage: str, threads: int | None, **options: Any) -> None:
@@ -66,9 +66,9 @@ def train_command(stage: str, threads: int | None, **options: Any) -> None:
     given = [f"--{name.replace('_', '-')}" for name in ONE_STAGE_ONLY if options[name]]
     given += ["--start"] if stage == "all" and options["start"] else []
     if stage in RECIPES and given:
-        raise click.UsageError(f"{given[0]} is for one stage, not for {stage}")
+        raise click.UsageError(f"{given[0]} goes with a single stage, not with {stage}")
     if stage == "picture" and not options["start"]:
-        raise click.UsageError("picture needs --start, the weights to go on from, as --start sodec/weights/lite")
+        raise click.UsageError("picture needs --start, the weights to continue from, as --start sodec/weights/lite")
     if threads:
         torch.set_num_threads(threads)
     run = Options(**options | {"exclude": frozenset(options["exclude"]), "progress": True})

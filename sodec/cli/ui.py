@@ -17,14 +17,14 @@ from .options import DEVICE, MODEL, THREADS, WEIGHTS
               help="Address to listen on; 0.0.0.0 lets other machines in.")  # fmt: skip
 @click.option("--allow-host", multiple=True, metavar="NAME",
               help="A name by which browsers reach this machine, as in http://NAME:7860. Its addresses, localhost and "
-              "its own name need no mention.")  # fmt: skip
-@click.option("--port", type=click.IntRange(1, 65535), help="Default: the first free one from 7860.")
+              "its own name are allowed without it.")  # fmt: skip
+@click.option("--port", type=click.IntRange(1, 65535), help="Port (default: the first free one from 7860).")
 @click.option("--max-mb", default=20.0, show_default=True, type=click.FloatRange(min=0, min_open=True),
-              help="Megabytes of a file at most.")  # fmt: skip
+              help="Largest file, in megabytes.")  # fmt: skip
 @click.option("--max-megapixels", default=16.0, show_default=True, type=click.FloatRange(min=0, min_open=True),
-              help="Million pixels of a picture at most.")  # fmt: skip
+              help="Largest picture, in million pixels.")  # fmt: skip
 @click.option("--viewer", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="FOLDER",
-              help="Serves the page that `sodec viewer FOLDER` wrote too, at /viewer/.")  # fmt: skip
+              help="Also serve the page that `sodec viewer FOLDER` wrote, at /viewer/.")  # fmt: skip
 @MODEL
 @WEIGHTS
 @DEVICE

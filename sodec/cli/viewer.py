@@ -14,7 +14,7 @@ from .options import MODEL, OVERWRITE, WEIGHTS
 @MODEL
 @WEIGHTS
 @click.option("--onnxruntime", "runtime", type=click.Path(path_type=Path), metavar="FOLDER",
-              help="An unpacked onnxruntime-web, as node_modules/onnxruntime-web; else npm fetches it.")  # fmt: skip
+              help="An unpacked onnxruntime-web, as in node_modules/; without it npm fetches one.")  # fmt: skip
 @OVERWRITE
 def viewer_command(folder: Path, model: str, weights: Path | None, runtime: Path | None, overwrite: bool) -> None:
     """Write a page into FOLDER that opens .sodec files in a browser, and <sodec-img> for other pages.

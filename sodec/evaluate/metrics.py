@@ -257,7 +257,7 @@ def _distance(name: str, make: Callable[[], Any], scale: float, offset: float) -
             warnings.simplefilter("ignore")  # torchvision warns of the old names of its weights
             network = make().eval().requires_grad_(False)
     except Exception as error:  # no network, no such file, a moved address: each package raises its own errors
-        raise MissingPackageError(f"{name}: its weights can't be had here ({type(error).__name__}: {error})") from None
+        raise MissingPackageError(f"{name}: its weights can't be fetched ({type(error).__name__}: {error})") from None
 
     def tensor(picture: Array) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None].float() / 255 * scale + offset

@@ -17,7 +17,7 @@ from torch import Tensor
 def timesteps(steps: int, start: int = 999) -> list[int]:
     """`steps` timesteps from `start` down, evenly spaced; one more would be -1 ("trailing", Lin et al., 2024)."""
     if not 1 <= steps <= start + 1:
-        raise ValueError(f"{steps} steps from timestep {start}: there are 1 to {start + 1}")
+        raise ValueError(f"steps must be 1 to {start + 1} from timestep {start} (got {steps})")
     return [round((start + 1) * (steps - i) / steps) - 1 for i in range(steps)]
 
 

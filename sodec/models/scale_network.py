@@ -67,7 +67,7 @@ class ScaleNetwork(nn.Module):
                 unit = ACTIVATION_UNIT
                 if self.upsample[number] == 2:
                     x = F.pixel_shuffle(x, 2)
-        raise AssertionError("a scale network has layers")
+        raise AssertionError("a scale network has at least one layer")
 
     @torch.no_grad()
     def export(self) -> list[IntegerLayer]:

@@ -163,7 +163,7 @@ def runtime_from_npm() -> Files:
     npm = shutil.which("npm")
     if npm is None:
         raise MissingPackageError(
-            f"npm is not installed, which brings {RUNTIME}; --onnxruntime takes a folder with that package"
+            f"{RUNTIME} comes from npm, which is not installed; --onnxruntime takes an unpacked copy of that package"
         )
     with tempfile.TemporaryDirectory() as folder:
         try:

@@ -126,7 +126,7 @@ class _Inflated:
 
 
 def unpack_metadata(body: bytes, name: str) -> bytes:
-    """The bytes as they were; `CorruptStreamError` where they can't be had."""
+    """The bytes as they were; `CorruptStreamError` where they can't be decompressed."""
     if body[0] == PLAIN:
         data = body[1:]
     elif body[0] == DEFLATED:

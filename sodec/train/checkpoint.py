@@ -35,7 +35,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         partial.unlink(missing_ok=True)
-        raise TrainingError(f"{path} can't be written: {error}; the checkpoint before it is unharmed") from None
+        raise TrainingError(f"{path} can't be written: {error}; the previous checkpoint is intact") from None
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def load(path: Path) -> dict[str, Any]:
         if missing := NEEDED - state.keys():
             raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         if not isinstance(state["config"], dict):
-            raise ValueError("config is no dictionary")
+            raise ValueError("config is not a dictionary")
     except Exception as error:  # torch and pickle raise errors of every kind on foreign bytes
         reason = str(error).splitlines()[0] if str(error) else ""
         raise TrainingError(f"{path} is not a checkpoint of training ({type(error).__name__}: {reason})") from None

@@ -86,7 +86,7 @@ class Options:
             raise TrainingError(f"model must be one of {', '.join(CONFIGS)} (got {self.model!r})")
         if (self.steps is None) == (self.minutes is None):
             raise TrainingError(
-                f"the length must be given in one of steps or minutes (got steps={self.steps}, minutes={self.minutes})"
+                f"the length must be given in steps or minutes (got steps={self.steps}, minutes={self.minutes})"
             )
 
     @property

@@ -287,7 +287,7 @@ def _check_session(value: Any) -> str:
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 async def _within(seconds: float, awaited: Any) -> Any:

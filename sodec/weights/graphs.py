@@ -73,7 +73,7 @@ def load(path: Path, bundle: Bundle, threads: int = 1) -> Any:
     except OSError as error:
         raise WeightsError(f"graph {path} can't be read: {error.strerror}") from None
     except KeyError as error:
-        raise WeightsError(f"graph {path} needs {error.args[0]!r}, which {bundle.folder} has not") from None
+        raise WeightsError(f"graph {path} needs {error.args[0]!r}, which {bundle.folder} does not have") from None
     except ValueError as error:
         raise WeightsError(f"graph {path} can't be read: {error}") from None
     except Exception as error:  # ONNX Runtime's have no base of their own

@@ -68,7 +68,7 @@ def check_whole(path: Path) -> None:
     except (ValueError, TypeError, KeyError, AttributeError):
         raise WeightsError(f"{path} is not a safetensors file, or ends within its header") from None
     if size != (promised := 8 + length + max(ends, default=0)):
-        raise WeightsError(f"{path} has {size} bytes, its header promises {promised}: only half downloaded?")
+        raise WeightsError(f"{path} has {size} bytes, its header says {promised}: was it downloaded completely?")
 
 
 def _files(folder: Path) -> list[Path]:
