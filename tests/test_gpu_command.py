@@ -33,6 +33,12 @@ def gpu_kernels(monkeypatch):
 
 
 @pytest.fixture
+def kernel_checks(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("kernel_checks")
+
+
+@pytest.fixture
 def order(gpu, monkeypatch, tmp_path):
     """Lets `main` run with nothing measured and sd21 failing; a list that the names of its parts are added to."""
     done = []
@@ -94,11 +100,11 @@ class Ends:
         return os._exit, (3,)
 
 
-def test_a_crash_costs_one_group_of_shapes(gpu_kernels, monkeypatch):
+def test_a_crash_costs_one_group_of_shapes(kernel_checks):
     case = ("geglu", "77", {"n": 77, "c": 130})
-    (found,) = gpu_kernels.in_a_process(([case], torch.float32, Ends()), Deadline(60))
+    (found,) = kernel_checks.in_a_process(([case], torch.float32, Ends()), Deadline(60))
     assert found == {"kernel": "geglu", "where": "77", "dtype": "float32", "wrong": "its process ended with code 3"}
-    (found,) = gpu_kernels.in_a_process(([case], torch.float32, "cpu"), Deadline(0))
+    (found,) = kernel_checks.in_a_process(([case], torch.float32, "cpu"), Deadline(0))
     assert "not_checked" in found
 
 
@@ -163,7 +169,7 @@ def test_tile_sizes_that_fail_are_noted(gpu_kernels, monkeypatch):
     assert launch.config is config
 
 
-def test_every_shape_is_in_a_group(gpu_kernels):
-    groups = gpu_kernels.groups(gpu_kernels.TIMED, rehearse=False)
-    odd = sum(len(gpu_kernels.dtypes(case[0])) for case in gpu_kernels.ODD)
-    assert sum(len(cases) for cases, _, _ in groups) == odd + len(gpu_kernels.TIMED)
+def test_every_shape_is_in_a_group(kernel_checks):
+    groups = kernel_checks.groups(kernel_checks.TIMED, rehearse=False)
+    odd = sum(len(kernel_checks.dtypes(case[0])) for case in kernel_checks.ODD)
+    assert sum(len(cases) for cases, _, _ in groups) == odd + len(kernel_checks.TIMED)
