@@ -304,7 +304,7 @@ export class SodecImage extends HTMLElement {
     this.#announce("sodec-error", { ...detail, message: this.#problem.textContent });
   }
 
-  /** What assistive technology is told, and what the buttons say. */
+  /** Labels for assistive technology, and the text of the buttons. */
   #describe() {
     for (const mode of MODES) {
       const canvas = this.#canvases[mode];

@@ -22,7 +22,7 @@ const KEPT_PIXELS = WINDOW; // of all windows whose fidelity decoder's outputs a
 export class Networks {
   /** @type {Map<string, Promise<any>>} */
   #sessions = new Map();
-  /** What ONNX Runtime is asked for, one after another: with WebGPU it bears no two at once. @type {Promise<any>} */
+  /** The latest call of ONNX Runtime; the next one waits for it, since with WebGPU two at once fail. @type {Promise<any>} */
   #last = Promise.resolve();
   /**
    * What the fidelity decoder gave for the latest windows, which their full pictures begin from; the latest last.
@@ -50,7 +50,7 @@ export class Networks {
       last = tensors.then(() => {});
       return tensors;
     });
-    for (const one of [this.coding, last, ...this.tensors]) one.catch(() => {}); // whoever needs it is told
+    for (const one of [this.coding, last, ...this.tensors]) one.catch(() => {}); // whoever awaits it gets the error
   }
 
   /**
@@ -63,7 +63,7 @@ export class Networks {
     forgetOthers(base, manifest).catch(() => {});
     const provider = gpu && (await hasWebGpu()) ? "webgpu" : "wasm";
     const networks = new Networks(base, manifest, await runtime(base, provider), provider, arrived);
-    for (const name of ["dequantise", "fidelity"]) networks.#session(name).catch(() => {}); // whoever needs it is told
+    for (const name of ["dequantise", "fidelity"]) networks.#session(name).catch(() => {}); // whoever awaits it gets the error
     return networks;
   }
 
