@@ -220,6 +220,16 @@ def test_a_damaged_graph_is_named(weights, damage):
         Codec(weights=weights, engine="onnx").decompress(data, mode="fidelity")
 
 
+def test_working_memory_that_another_program_shares_already_is_used(monkeypatch):
+    def registered_already(*_):
+        raise RuntimeError("An allocator for this device has already been registered for sharing.")
+
+    data = Codec(engine="onnx").compress(photo(40, 30))
+    monkeypatch.setattr(graphs.runtime(), "create_and_register_allocator", registered_already)
+    graphs._share_memory.cache_clear()
+    assert Codec(engine="onnx").decompress(data).size == (40, 30)
+
+
 def test_memory_that_runs_out_is_a_device_error(both, monkeypatch):
     class Full:
         def run(self, *_):

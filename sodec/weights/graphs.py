@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,8 @@ def _share_memory(ort: Any) -> None:
     Sessions of other programs in this process are as before, unless they ask for shared memory too.
     """
     place = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
-    ort.create_and_register_allocator(place, None)
+    with suppress(RuntimeError):  # of older versions where another program of this process has registered one, to share
+        ort.create_and_register_allocator(place, None)
 
 
 def runtime() -> Any:
