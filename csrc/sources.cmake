@@ -31,7 +31,7 @@ if(SODEC_IS_X86_64 AND NOT SODEC_PORTABLE)
   # Only these files may hold such instructions; cpu.cpp decides at run time whether they are entered.
   set(avx2_files rans/decode_avx2.cpp rans/encode_avx2.cpp rans/skip_avx2.cpp scale_network/avx2.cpp)
   set(avx512_files
-    norm/avx512.cpp rans/decode_avx512.cpp rans/encode_avx512.cpp rans/skip_avx512.cpp scale_network/avx512vnni.cpp)
+    norm/avx512.cpp pixels/avx512.cpp rans/decode_avx512.cpp rans/encode_avx512.cpp rans/skip_avx512.cpp scale_network/avx512vnni.cpp)
   # MSVC has the intrinsics without a flag; GCC has them since version 10.
   set(avx512bf16_files)
   check_cxx_compiler_flag(-mavx512bf16 SODEC_HAS_AVX512BF16)

@@ -3,6 +3,8 @@
 #include <cstring>
 #include <vector>
 
+#include "../cpu.h"
+
 namespace sodec {
 namespace {
 
@@ -88,32 +90,48 @@ private:
     const Float* data_;
 };
 
-// The most frequent case, in half the time: what a convolution in NHWC leaves, all its channels side by side, at the
-// full size and in colour. Channels become bytes first, and bytes change places.
+// As `write_folded_avx512`: channels become bytes first, and bytes change places. `bytes` has room for 48 a position.
+template <class Float>
+void write_folded(const Float* from, float offset, size_t positions, uint8_t* bytes, uint8_t* to, size_t apart) {
+    constexpr size_t fold = 4, square = fold * fold, channels = 3 * square;
+    for (size_t k = 0; k < positions * channels; ++k) bytes[k] = to_byte(clipped(read(from + k) + offset));
+    for (size_t i = 0; i < fold; ++i) {
+        const uint8_t* place = bytes + i * fold;
+        uint8_t* const end = to + i * apart + 3 * fold * positions;
+        for (uint8_t* pixel = to + i * apart; pixel != end; pixel += 3 * fold, place += channels) {
+            for (size_t j = 0; j < fold; ++j) {
+                for (size_t c = 0; c < 3; ++c) pixel[3 * j + c] = place[c * square + j];
+            }
+        }
+    }
+}
+
+// The most frequent case, in a quarter of the time: what a convolution in NHWC leaves, all its channels side by side,
+// at the full size and in colour.
 template <class Float>
 void write_channels(const Planes& planes, size_t top, size_t left, uint8_t* out, size_t height, size_t width,
                     ptrdiff_t stride) {
-    constexpr size_t fold = 4, square = fold * fold, channels = 3 * square;
-    const size_t first = left / fold, last = (left + width + fold - 1) / fold;
-    std::vector<uint8_t> bytes((last - first) * channels), line((last - first) * fold * 3);
-    // In variables of their own, since what is written as bytes could be any other memory for all that compilers know.
-    uint8_t *const converted = bytes.data(), *const begin = line.data(), *const end = begin + line.size();
-    const size_t count = bytes.size(), skipped = (left - first * fold) * 3;
-    const float offset = planes.offset;
+    constexpr size_t fold = 4;
+    const size_t first = left / fold, positions = (left + width + fold - 1) / fold - first;
+    const size_t apart = 3 * fold * positions + 4, skipped = (left - first * fold) * 3;
+    std::vector<uint8_t> rows(fold * apart), bytes;
+#ifdef SODEC_X86
+    const bool vectors = selected_isa() == Isa::avx512vnni;
+#else
+    const bool vectors = false;
+#endif
+    if (!vectors) bytes.resize(positions * fold * fold * 3);
     for (size_t y = top / fold; y * fold < top + height; ++y) {
         const Float* from = static_cast<const Float*>(planes.data) + static_cast<ptrdiff_t>(y) * planes.strides[3] +
                             static_cast<ptrdiff_t>(first) * planes.strides[4];
-        for (size_t k = 0; k < count; ++k) converted[k] = to_byte(clipped(read(from + k) + offset));
+#ifdef SODEC_X86
+        if (vectors) write_folded_avx512(from, planes.kind, planes.offset, positions, rows.data(), apart);
+#endif
+        if (!vectors) write_folded(from, planes.offset, positions, bytes.data(), rows.data(), apart);
         for (size_t i = 0; i < fold; ++i) {
             const size_t row = y * fold + i;
             if (row < top || row >= top + height) continue;
-            const uint8_t* place = converted + i * fold;
-            for (uint8_t* to = begin; to != end; to += 3 * fold, place += channels) {
-                for (size_t j = 0; j < fold; ++j) {
-                    for (size_t c = 0; c < 3; ++c) to[3 * j + c] = place[c * square + j];
-                }
-            }
-            std::memcpy(out + static_cast<ptrdiff_t>(row - top) * stride, begin + skipped, 3 * width);
+            std::memcpy(out + static_cast<ptrdiff_t>(row - top) * stride, rows.data() + i * apart + skipped, 3 * width);
         }
     }
 }

@@ -23,4 +23,8 @@ struct Planes {
 void write_pixels(const Planes& planes, size_t top, size_t left, size_t shrink, bool grey, uint8_t* out, size_t height,
                   size_t width, ptrdiff_t stride);
 
+// Of a folded row whose 48 channels (3 colours, 4 rows, 4 columns) lie side by side: four rows of 12 `positions` bytes,
+// `apart` from each other. The four bytes behind each row are overwritten too.
+void write_folded_avx512(const void* from, FloatKind kind, float offset, size_t positions, uint8_t* to, size_t apart);
+
 }  // namespace sodec
