@@ -80,7 +80,8 @@ void winograd(const py::array& x, const py::array& weights, const py::array& bia
     // Shares of equal size would all wait for the slowest thread, where something else runs on its core.
     const int64_t tiles = winograd_tiles(w);
     std::atomic<int64_t> next{0};
-    side_by_side(std::min<size_t>(threads, static_cast<size_t>((tiles + kShare - 1) / kShare)), [&](size_t) {
+    const auto shares = static_cast<size_t>((tiles + kShare - 1) / kShare);
+    side_by_side(std::max<size_t>(1, std::min(threads, shares)), [&](size_t) {
         const auto bytes = static_cast<size_t>(winograd_scratch(w));
         const std::unique_ptr<char, Release> scratch(static_cast<char*>(::operator new(bytes, kAlignment)));
         for (int64_t first = next.fetch_add(kShare); first < tiles; first = next.fetch_add(kShare)) {

@@ -154,7 +154,10 @@ def test_broken_arguments_of_winograd_are_named():
     x, out = np.zeros((1, 4, 5, 8), np.uint16), np.zeros((1, 4, 5, 32), np.uint16)
     weights, bias = np.zeros((1, 16, 4, 32, 2), np.uint16), np.zeros(32, np.float32)
     good = {"x": x, "weights": weights, "bias": bias, "residual": None, "silu": False, "out": out, "threads": 1}
-    _native.winograd(**good)
+    for threads in (0, 1):
+        written = np.full_like(out, 1)
+        _native.winograd(**{**good, "out": written, "threads": threads})
+        assert not written.any()
     for name, given, message in (
         ("x", x.astype(np.float32), "x must be bfloat16 as uint16"),
         ("x", x[..., ::2], "x must be bfloat16 as uint16, contiguous"),

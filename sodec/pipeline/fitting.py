@@ -17,8 +17,8 @@ ALIVE = 3  # tensors at once where a part is widest: input, normalised input, ou
 # Encoding takes, beside the tensors of its widest level, a float32 picture and copies of it, and the coder's arrays, by
 # pixels; and what the first run of the networks takes. tests/test_memory_peaks.py compares the estimate with peaks.
 ENCODING_BYTES, FIRST_RUN, FIRST_RUN_WEIGHTS = 30, 20_000_000, 4_000_000
-# Decoding likewise. The convolutions of `lite` hold their weights a second time, in oneDNN's order; peaks vary by 12 MB
-# between runs.
+# Decoding likewise. The convolutions of `lite` hold their weights a second time, in oneDNN's order, or transformed for
+# Winograd's algorithm, in 16/9 of the memory; peaks vary by 12 MB between runs.
 DECODING_BYTES, DECODER_FIRST_RUN, PACKED_WEIGHTS = 22, 42_000_000, 14_000_000
 
 
